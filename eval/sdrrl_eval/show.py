@@ -1,0 +1,59 @@
+"""How a score is named and written, on the terminal and in report.html alike."""
+
+import sys
+
+# metric: its name, which way is better, decimals, unit
+_METRICS = {
+    "bleu": ("BLEU", "↑", 1, ""),
+    "chrf": ("chrF", "↑", 1, ""),
+    "text_loss": ("text loss", "↓", 3, ""),
+    "answer_loss": ("answer loss", "↓", 3, ""),
+    "off_target": ("off-target", "↓", 1, "%"),
+}
+
+
+def _row(name: str) -> tuple[str, str, int, str]:
+    return _METRICS.get(name, (name, "↑", 3, ""))
+
+
+def metric(name: str) -> str:
+    """The metric with the arrow that says which way is better: "chrF ↑"."""
+    label, arrow, _, _ = _row(name)
+    return f"{label} {arrow}"
+
+
+def label(task: str, name: str) -> str:
+    """ "translation chrF ↑"; the task is left out where the metric says it."""
+    return metric(name) if task == name else f"{task} {metric(name)}"
+
+
+def lower_is_better(name: str) -> bool:
+    return _row(name)[1] == "↓"
+
+
+def number(name: str, value: float) -> str:
+    _, _, decimals, unit = _row(name)
+    return f"{value:.{decimals}f}{unit}"
+
+
+def change(name: str, base: float, value: float) -> tuple[str, str]:
+    """(text, "better" | "worse" | "same"); of the values as they are shown, so that the line adds up."""
+    decimals = _row(name)[2]
+    delta = round(value, decimals) - round(base, decimals)
+    size = number(name, abs(delta))
+    if size == number(name, 0):
+        return "no change", "same"
+    verdict = "better" if (delta < 0) == lower_is_better(name) else "worse"
+    return f"{'↑' if delta > 0 else '↓'} {size} {verdict}", verdict
+
+
+def direction(score: dict) -> str:
+    """ "eng → spa", or "spa" where a single language is at work."""
+    return f"{score['source_lang']} → {score['target_lang']}" if score["source_lang"] else score["target_lang"]
+
+
+def console():
+    """Where there is no terminal, a width that no table is broken by."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=100)

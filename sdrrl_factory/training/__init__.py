@@ -1,0 +1,1 @@
+"""What runs inside `llamafactory-cli train`, and nothing else."""
