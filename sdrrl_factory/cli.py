@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     # What a library says while loading is not the user's business unless asked for.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         args.run(args)
@@ -68,7 +69,6 @@ def _prepare(args) -> None:
 def _eval(args) -> None:
     from sdrrl_eval.recipe import EvalConfig
     from sdrrl_eval.runner import run
-
     from sdrrl_factory.config import load
 
     config, _ = load(EvalConfig, args.recipe, args.overrides)

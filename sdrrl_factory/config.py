@@ -1,7 +1,7 @@
-"""Recipe YAML to a typed, checked dataclass; every mistake is one line: file:line, key, what is wrong, what is right.
+"""Recipe YAML to a typed, checked dataclass; every mistake is one line: file:line, key, what is wrong and right.
 
 A recipe is a dataclass whose fields are plain types, `Literal`s, lists, or further dataclasses (the nested groups).
-`field(metadata={"min": 0, "max": 1})` bounds a number. Overrides are `group.key=value`, as in LLaMA-Factory (OmegaConf).
+`field(metadata={"min": 0, "max": 1})` bounds a number. Overrides are `group.key=value`, as in LLaMA-Factory.
 """
 
 import dataclasses
@@ -43,8 +43,9 @@ def load(cls: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, Cal
         if not eq or not key:
             raise UserError(f"command line: {item!r} is no override; write key=value or group.key=value")
         try:
-            tree = OmegaConf.merge(tree, OmegaConf.from_dotlist([item]))
-        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as err:
+            value = OmegaConf.from_dotlist([f"value={item[len(key) + 1 :]}"]).value
+            OmegaConf.update(tree, key, value)
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, IndexError) as err:
             raise UserError(f"command line: {item}: {str(err).splitlines()[0]}; write group.key=value") from None
         for part in _prefixes(key):
             lines[part] = f"command line: {item}"
@@ -74,6 +75,10 @@ def _lines(node, path: str, prefix: str = "") -> dict[str, str]:
             name = f"{prefix}{key.value}"
             places[name] = f"{path}:{key.start_mark.line + 1}"
             places.update(_lines(value, path, f"{name}."))
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            places[f"{prefix}{i}"] = f"{path}:{value.start_mark.line + 1}"
+            places.update(_lines(value, path, f"{prefix}{i}."))
     return places
 
 
@@ -101,13 +106,13 @@ def _check(value, hint, meta, key: str, place) -> Any:
 
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
+        errors = []
         for option in args:
             try:
                 return _check(value, option, meta, key, place)
             except UserError as err:
-                last = err
-        names = " or ".join(_name(a) for a in args)
-        raise last if sum(a is not type(None) for a in args) == 1 else wrong(names)
+                errors += [err] * (option is not type(None))
+        raise errors[0] if len(errors) == 1 else wrong(" or ".join(map(_name, args)))
     if hint is type(None):
         if value is None:
             return None
@@ -126,7 +131,7 @@ def _check(value, hint, meta, key: str, place) -> Any:
     if origin is list:
         if not isinstance(value, list) or not value:
             raise wrong("a list that is not empty")
-        return [_check(v, args[0], meta, key, place) for v in value]
+        return [_check(v, args[0], meta, f"{key}.{i}", place) for i, v in enumerate(value)]
     if hint is dict or origin is dict:
         if not isinstance(value, dict):
             raise wrong("a group of keys")

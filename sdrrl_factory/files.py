@@ -34,7 +34,11 @@ def dump_line(row: dict) -> str:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
-    atomic_write(path, "".join(map(dump_line, rows)))
+    """Write one object a line; a file that holds these bytes already keeps its time of change."""
+    raw = "".join(map(dump_line, rows)).encode("utf-8")
+    path = Path(path)
+    if not (path.is_file() and path.stat().st_size == len(raw) and path.read_bytes() == raw):
+        atomic_write(path, raw)
 
 
 def read_text(path: str | Path) -> str:

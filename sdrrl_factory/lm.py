@@ -1,5 +1,6 @@
 """A causal language model as the generator and the evaluator use it: prompts in, answers or losses out."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,16 @@ class Generation:
     finish: str
 
 
+def check_checkpoint(path: str, place: str) -> None:
+    """Say at once, before anything is loaded, that a local checkpoint is not there; a hub id passes."""
+    hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not Path(path.split("/")[0]).exists() and path[0] != "."
+    if hub_id and path.split("/")[0] not in ("models", "runs", "saves"):
+        return
+    if not (Path(path) / "config.json").is_file():
+        hint = "run `sdrrl unpack-model`" if Path(path).name == "smollm2-135m" else "train and export it first"
+        raise UserError(f"{place}: no checkpoint at {path} (config.json not found); {hint} or mend the path")
+
+
 class LM:
     """A checkpoint with its prompt format.
 
@@ -27,18 +38,19 @@ class LM:
 
     def __init__(self, path: str, template: str | None = None, adapter: str | None = None, place: str = "model"):
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
-        if path.startswith((".", "/", "~", "models/", "runs/")) and not (Path(path) / "config.json").is_file():
-            hint = "run `sdrrl unpack-model`" if "smollm2-135m" in path else "train and export it first"
-            raise UserError(f"{place}: no checkpoint at {path} (config.json not found); {hint} or mend the path")
+        check_checkpoint(path, place)
         logging.disable_progress_bar()
+        logging.set_verbosity_error()
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
             self.model = AutoModelForCausalLM.from_pretrained(path, dtype="auto")
-        except (OSError, ValueError) as err:
-            raise UserError(f"{place}: {path} cannot be loaded ({str(err).splitlines()[0]})") from None
+        except (OSError, ValueError, SafetensorError) as err:
+            why = str(err).splitlines()[0]
+            raise UserError(f"{place}: {path} cannot be loaded ({why}); mend the path or export it again") from None
         if adapter:
             from peft import PeftModel
 
@@ -50,7 +62,7 @@ class LM:
         self.model = self.model.to(device).eval()
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self._encode = self._factory_format(template) if template else self._chat_format(path, place)
+        self._encode = self._factory_format(template, place) if template else self._chat_format(path, place)
         stops = {self.tokenizer.eos_token_id, *_as_list(self.model.generation_config.eos_token_id)}
         self.stops = sorted(s for s in stops if s is not None)
 
@@ -61,7 +73,7 @@ class LM:
             [{"role": "user", "content": user}], add_generation_prompt=True, return_dict=False
         )
 
-    def _factory_format(self, name: str) -> Callable[[str], list[int]]:
+    def _factory_format(self, name: str, place: str) -> Callable[[str], list[int]]:
         import difflib
 
         from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
@@ -70,7 +82,7 @@ class LM:
         if name not in TEMPLATES:
             near = difflib.get_close_matches(name, TEMPLATES, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"template: LLaMA-Factory has no template {name!r}{hint}")
+            raise UserError(f"{place}: LLaMA-Factory has no template {name!r}{hint}")
         template = get_template_and_fix_tokenizer(self.tokenizer, DataArguments(template=name))
 
         def encode(user: str) -> list[int]:
@@ -109,7 +121,9 @@ class LM:
                 rows = self._generate_batch([prompts[i] for i in batch], max_new_tokens, temperature)
             except torch.cuda.OutOfMemoryError:
                 if batch_size == 1:
-                    raise UserError("model: out of memory with batch_size 1; use a smaller model or fewer tokens") from None
+                    raise UserError(
+                        "model: out of memory with batch_size 1; use a smaller model or fewer tokens"
+                    ) from None
                 torch.cuda.empty_cache()
                 batch_size = max(1, batch_size // 2)
                 print(f"out of memory: batch_size is now {batch_size}", flush=True)

@@ -13,7 +13,7 @@ from sdrrl_eval.tasks import instructions, off_target, text_loss, translation
 from sdrrl_eval.tasks.part import Part
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import atomic_write, write_jsonl
-from sdrrl_factory.lm import LM, Generation
+from sdrrl_factory.lm import LM, Generation, check_checkpoint
 
 TASKS = {"translation": translation, "instructions": instructions, "off_target": off_target, "text_loss": text_loss}
 
@@ -25,6 +25,7 @@ def run(config: EvalConfig, recipe_path: str) -> dict:
     same bytes.
     """
     parts = plan(config, recipe_path)
+    check_checkpoint(config.model, f"{recipe_path}: model")
     out = _writable(config.output_dir)
     lm = LM(config.model, config.template, config.adapter)
     answers = _generate(lm, parts, config)
@@ -54,7 +55,7 @@ def plan(config: EvalConfig, recipe_path: str) -> list[Part]:
     """Every part of the recipe, read and checked; no model is touched."""
     parts: list[Part] = []
     for i, task in enumerate(config.tasks):
-        place = f"{recipe_path}: tasks[{i}]"
+        place = f"{recipe_path}: tasks.{i}"
         for part in TASKS[task.task].read(task, place):
             if part.name in {other.name for other in parts}:
                 raise UserError(f"{place}: {part.name} is asked twice; remove one")

@@ -1,4 +1,4 @@
-"""What the one-line .pth imports at interpreter start: it waits for LLaMA-Factory's SFT workflow and costs microseconds.
+"""What the one-line .pth imports at start: it waits for LLaMA-Factory's SFT workflow and costs microseconds.
 
 LLaMA-Factory starts one Python process a rank, and its web page starts `llamafactory-cli train` as a child; a hook at
 interpreter start is live in every one of them.

@@ -1,7 +1,6 @@
 """The only file that touches LLaMA-Factory's names.
 
-It wraps `run_sft`. When a named training set carries an `sdrrl` block in dataset_info.json, that call runs with three of
-the workflow's names replaced: `get_dataset` (each set tokenised by the original, with a column that tells which it is),
+It wraps `run_sft`. When a named training set carries an `sdrrl` block, that call runs with three of the workflow's names replaced: `get_dataset` (each set tokenised by the original, with a column that tells which it is),
 the collator and the trainer. Otherwise the original runs untouched.
 """
 

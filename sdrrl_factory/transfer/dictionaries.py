@@ -24,7 +24,9 @@ def freedict(source: str, target: str, place: str, folder: Path = _DICTD) -> tup
     stem = f"freedict-{LANGUAGES[source].freedict}-{LANGUAGES[target].freedict}"
     index, body = folder / f"{stem}.index", folder / f"{stem}.dict.dz"
     if not index.is_file() or not body.is_file():
-        raise UserError(f"{place}: {index} not found; run `apt-get install dict-{stem}` or set code_switch.probability: 0")
+        raise UserError(
+            f"{place}: {index} not found; run `apt-get install dict-{stem}` or set code_switch.probability: 0"
+        )
     forward = _read_dictd(index, body)
     return forward, inverted(forward)
 
@@ -43,7 +45,9 @@ def _read_dictd(index: Path, body: Path) -> Dictionary:
             continue
         begin, size = _number(fields[1]), _number(fields[2])
         entry = data[begin : begin + size].decode("utf-8", "replace").splitlines()[1:]
-        glosses = [g.strip() for row in entry for g in re.split("[,;]", _NOTE.sub(" ", _NUMBERING.sub("", row.strip())))]
+        glosses = [
+            g.strip() for row in entry for g in re.split("[,;]", _NOTE.sub(" ", _NUMBERING.sub("", row.strip())))
+        ]
         glosses = [g for g in dict.fromkeys(glosses) if g and len(g.split()) <= 3 and not g.startswith("-")]
         if glosses:
             out[head.lower()] = glosses

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import read_jsonl
 from sdrrl_factory.languages import language
+from sdrrl_factory.lm import check_checkpoint
 from sdrrl_factory.transfer import parallel, sources, wishes
 from sdrrl_factory.transfer.codeswitch import switch_batch
 from sdrrl_factory.transfer.dictionaries import freedict
@@ -39,12 +40,12 @@ def prepare(config: PrepareConfig, place: Place) -> list[str]:
     iso1 = language(target, place("target_lang")).iso1
     if source == target:
         raise UserError(f"{place('target_lang')}: target_lang is the source language {source}; choose another")
-    if config.answer_language != "none":
-        wishes.check(source, target, place("answer_language"))
     translator = Apertium(
         [(source, target)] + [(target, source)] * (config.quality.backend == "roundtrip"),
         place("target_lang"),
     )
+    if config.answer_language != "none":
+        wishes.check(source, target, place("answer_language"))
     forward, backward = {}, {}
     if config.code_switch.probability:
         forward, backward = freedict(source, target, place("code_switch.dictionary"))
@@ -54,7 +55,8 @@ def prepare(config: PrepareConfig, place: Place) -> list[str]:
     read_info(Path(config.dataset_dir) / "dataset_info.json")
     paths = [config.instructions] if isinstance(config.instructions, str) else config.instructions
     records, left_out = sources.read(paths, config.max_samples)
-    generator = TransformersGenerator(config.generator, config.seed, place("generator.model"))
+    check_checkpoint(config.generator.model, place("generator.model"))
+    generator = TransformersGenerator(config.generator, config.seed, place("generator"))
 
     work = Path(config.work_dir)
     memory = TranslationMemory(work / "translations.sqlite")
@@ -73,9 +75,7 @@ def prepare(config: PrepareConfig, place: Place) -> list[str]:
         return score(batch, lambda texts: translate_texts(texts, translator, memory, target, source))
 
     def filtered(batch: Batch) -> Batch:
-        return filter_batch(
-            batch, config.filters, threshold, iso1 if config.language_id.backend != "none" else None
-        )
+        return filter_batch(batch, config.filters, threshold, iso1 if config.language_id.backend != "none" else None)
 
     ways = {"source": source, "target": target}
     stages = [
@@ -123,32 +123,50 @@ def prepare(config: PrepareConfig, place: Place) -> list[str]:
 
 def _run(stages: list[Stage], store: Store, records: list[dict], size: int, generator) -> list[Path]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console()
-    bar = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    bar = (
+        TextColumn("{task.description:9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     shards = store.write_shards(records, size)
     with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
         for stage in stages:
-            task = progress.add_task(stage.name, total=len(records))
-            began, reused, seen, in_shard = time.monotonic(), 0, 0, 0
-
-            def tick(rows: int, task=task) -> None:
-                nonlocal in_shard
-                in_shard += rows
-                progress.update(task, completed=seen + in_shard)
-
-            def done(rows: int, was_there: bool, task=task) -> None:
-                nonlocal reused, seen, in_shard
-                seen, reused, in_shard = seen + rows, reused + was_there, 0
-                progress.update(task, completed=seen)
-
-            generator.progress = tick
-            shards = store.run(stage, shards, done)
+            began = time.monotonic()
+            count = _Count(progress, progress.add_task(stage.name, total=len(records)))
+            generator.progress = count.within_shard
+            shards = store.run(stage, shards, count.shard)
             if not console.is_terminal:
-                again = f", {reused} of {len(shards)} shards reused" if reused else ""
-                print(f"{stage.name:9} {seen} records in {time.monotonic() - began:.1f} s{again}", flush=True)
+                again = f", {count.reused} of {len(shards)} shards reused" if count.reused else ""
+                print(f"{stage.name:9} {count.rows} records in {time.monotonic() - began:.1f} s{again}", flush=True)
     return shards
+
+
+class _Count:
+    """What one stage has done, told to its bar: whole shards, and records inside the shard in work."""
+
+    def __init__(self, progress, task):
+        self.progress, self.task = progress, task
+        self.rows = self.reused = self.inside = 0
+
+    def within_shard(self, rows: int) -> None:
+        self.inside += rows
+        self.progress.update(self.task, completed=self.rows + self.inside)
+
+    def shard(self, rows: int, reused: bool) -> None:
+        self.rows, self.reused, self.inside = self.rows + rows, self.reused + reused, 0
+        self.progress.update(self.task, completed=self.rows)
 
 
 def _assemble(records: list[dict], pairs: list, config: PrepareConfig) -> dict[str, list[dict]]:
@@ -163,9 +181,7 @@ def _assemble(records: list[dict], pairs: list, config: PrepareConfig) -> dict[s
     }
     for subset, rows in natural.items():
         for r in rows:
-            subsets[subset].append(
-                row(subset, r["id"], r["instruction"], r["input"], r["output"], source, target, "P")
-            )
+            subsets[subset].append(row(subset, r["id"], r["instruction"], r["input"], r["output"], source, target, "P"))
     return subsets
 
 
@@ -203,6 +219,9 @@ def _print_summary(subsets, records, left_out: Counter, names: list[str], config
     words, known, switched = (sum(r["switch_counts"][k] for r in records) for k in range(3))
     own = sum(r["answer_origin"] == "G" for r in records)
     print(f"left out on reading: {told(left_out)}")
-    print(f"answers: {own} the model's own, {len(records) - own} ground truth (of them for a flaw: {told(reasons['generation'])})")
-    print(f"code-switching: {words} words, {known / max(words, 1):.0%} known, {switched / max(known, 1):.1%} of these switched")
-    print(f"registered in {config.dataset_dir}/dataset_info.json; in a train recipe:\ndataset: {','.join(names)}")
+    print(f"answers: {own} the model's own, {len(records) - own} ground truth")
+    print(f"own answers given up for the ground truth: {told(reasons['generation'])}")
+    rates = f"{known / max(words, 1):.0%} known, {switched / max(known, 1):.1%} of the known switched"
+    print(f"code-switching: {words} words, {rates}")
+    print(f"registered in {config.dataset_dir}/dataset_info.json; in a train recipe:")
+    print(f"dataset: {','.join(names)}")

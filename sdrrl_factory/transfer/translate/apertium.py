@@ -1,8 +1,8 @@
 """Apertium: rule-based translation, offline, from the distribution's own packages.
 
-Segments go through the pair's pipeline divided by NUL bytes. The statistical tagger is the one part whose choice depends
-on what it read before (an unseen ambiguity class changes its tables), so it alone is started anew for each segment:
-a translation then never depends on its neighbours, at under 4 ms a segment.
+Segments go through the pair's pipeline divided by NUL bytes. The statistical tagger is the one part whose choice
+depends on what it read before (an unseen ambiguity class changes its tables), so it alone is started anew for each
+segment: a translation then never depends on its neighbours, at under 4 ms a segment.
 """
 
 import os
@@ -79,7 +79,7 @@ def _through(pipeline: str, texts: list[str]) -> list[str]:
 
 def _run(command: list[str], text: str) -> str:
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(command, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    done = subprocess.run(command, input=text.encode(), capture_output=True, env=environment)
     return done.stdout.decode("utf-8", "replace")
 
 

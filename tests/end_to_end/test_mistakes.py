@@ -1,0 +1,62 @@
+"""Mistakes as a user makes them: one line on stderr, status 2, the place, the next step; nothing left half-done."""
+
+import shutil
+
+import pytest
+
+from tests.conftest import ROOT, command
+
+needs_apertium = pytest.mark.skipif(
+    shutil.which("apertium") is None, reason="needs Apertium: apt-get install apertium apertium-eng-spa"
+)
+RECIPE = ROOT / "yaml_recipes/prepare/demo_spa.yaml"
+GOOD = '{"instruction": "Say yes.", "input": "", "output": "Yes."}\n'
+
+PREPARE = [
+    (["max_sampels=3"], ["max_sampels", "max_samples"]),
+    (["generator.template=smol"], ["generator.model", "no checkpoint"]),
+    (["instructions=none.jsonl"], ["none.jsonl", "no such file"]),
+    (["target_lang=fin", "answer_language=none"], ["eng-fin", "apertium-"]),
+    (["target_lang=xxx"], ["'xxx'", "known:"]),
+    (["instructions={tmp}/broken.jsonl"], ["broken.jsonl:2", "not JSON"]),
+    (["instructions={tmp}/empty.jsonl"], ["empty.jsonl", "no rows"]),
+    (["instructions={tmp}/columns.jsonl"], ["columns.jsonl:1", "'output'"]),
+    (["instructions={tmp}/data.csv"], ["data.csv", ".jsonl"]),
+]
+
+
+@needs_apertium
+@pytest.mark.parametrize("overrides, said", PREPARE, ids=lambda value: value[0] if isinstance(value, list) else None)
+def test_prepare(overrides, said, tmp_path):
+    (tmp_path / "broken.jsonl").write_text(GOOD + '{"instruction": "Say no."\n')
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "columns.jsonl").write_text('{"instruction": "a", "answer": "b"}\n')
+    (tmp_path / "data.csv").write_text("instruction,output\na,b\n")
+    (tmp_path / "data").mkdir()
+    keys = [f"generator.model={tmp_path}/none", f"dataset_dir={tmp_path}/data", f"work_dir={tmp_path}/work"]
+    done = command("sdrrl", "prepare", RECIPE, *keys, *(o.format(tmp=tmp_path) for o in overrides), check=False)
+    assert_one_line(done, said)
+    assert not list((tmp_path / "data").iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["prepare", "none.yaml"], ["none.yaml", "no such file"]),
+        (["eval", "none.yaml"], ["none.yaml", "no such file"]),
+        (["eval", ROOT / "yaml_recipes/eval/demo_spa.yaml", "model=models/none"], ["models/none", "config.json"]),
+        (["eval", ROOT / "yaml_recipes/eval/demo_spa.yaml", "tasks.0.langs=[xyz]"], ["xyz"]),
+        (["compare", "none-a", "none-b"], ["none-a", "sdrrl eval"]),
+    ],
+    ids=str,
+)
+def test_other_commands(arguments, said):
+    assert_one_line(command("sdrrl", *arguments, check=False), said)
+
+
+def assert_one_line(done, said):
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1 and lines[0].startswith("sdrrl: "), done.stderr
+    for part in said:
+        assert part in lines[0]

@@ -1,0 +1,160 @@
+"""The whole road as a user walks it, on a tiny model: prepare, llamafactory-cli train and export, eval, compare."""
+
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BIN, ROOT, command
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("apertium") is None or not Path("/usr/share/dictd/freedict-eng-spa.index").exists(),
+        reason="needs Apertium and FreeDict: apt-get install apertium apertium-eng-spa dict-freedict-eng-spa",
+    ),
+]
+SUBSETS = ("ll", "tl", "lt", "tt", "mt", "comp")
+
+
+def prepare_command(tiny: Path, folder: Path, *overrides: str) -> list[str]:
+    return [
+        str(BIN / "sdrrl"),
+        "prepare",
+        str(ROOT / "yaml_recipes/prepare/demo_spa.yaml"),
+        f"instructions={ROOT}/data/seeds/english_instructions.jsonl",
+        f"generator.model={tiny}",
+        "generator.max_new_tokens=8",
+        "max_samples=40",
+        "parallel.size=20",
+        "shard_size=10",
+        f"dataset_dir={folder}/data",
+        f"work_dir={folder}/work",
+        *overrides,
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "data").mkdir()
+    (folder / "printed").write_text(command(*prepare_command(tiny, folder)).stdout)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((folder / "data").rglob("*.json*"))}
+
+
+def shards(folder: Path) -> dict[str, int]:
+    """Every finished shard with the time it was written."""
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.glob("work/*/*/0*.jsonl")}
+
+
+def test_prepare_registers_six_subsets(undisturbed):
+    info = json.loads((undisturbed / "data/dataset_info.json").read_text())
+    assert list(info) == [f"demo_spa_{s}" for s in SUBSETS]
+    for subset in SUBSETS:
+        entry = info[f"demo_spa_{subset}"]
+        rows = [json.loads(line) for line in (undisturbed / "data" / entry["file_name"]).read_text().splitlines()]
+        assert rows and all(row["subset"].lower() == subset and row["instruction"] and row["output"] for row in rows)
+        assert entry["sdrrl"]["subset"].lower() == subset
+    printed = (undisturbed / "printed").read_text()
+    assert f"dataset: {','.join(info)}" in printed
+    assert "30 held out" not in printed  # max_samples stops before them
+
+
+def test_a_second_run_does_nothing_again_and_changes_nothing(tiny, undisturbed):
+    before, written = files(undisturbed), shards(undisturbed)
+    printed = command(*prepare_command(tiny, undisturbed)).stdout
+    assert files(undisturbed) == before and shards(undisturbed) == written
+    assert "generate  40 records" in printed and "4 of 4 shards reused" in printed
+
+
+@pytest.mark.parametrize("moment", ["generate", "translate", "switch"])
+def test_killed_at(moment, tiny, undisturbed, tmp_path):
+    """SIGKILL right after the stage's first shard is there; the next run ends with the same bytes."""
+    (tmp_path / "data").mkdir()
+    process = subprocess.Popen(
+        prepare_command(tiny, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob(f"work/*/{moment}/0*.jsonl")):
+        assert process.poll() is None and time.monotonic() < deadline, "ended before the moment came"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = shards(tmp_path)
+    assert not (tmp_path / "data/dataset_info.json").exists()
+    forbid_translating_again(tmp_path / "work/translations.sqlite")
+    command(*prepare_command(tiny, tmp_path))
+    assert files(tmp_path) == files(undisturbed)
+    again = shards(tmp_path)
+    assert {path: again[path] for path in done} == done, "a finished shard was made again"
+
+
+def forbid_translating_again(memory: Path) -> None:
+    """From here on, a translation that is there already may not be stored a second time."""
+    with sqlite3.connect(memory) as db:
+        db.execute(
+            "CREATE TRIGGER once BEFORE INSERT ON memory WHEN EXISTS (SELECT 1 FROM memory m WHERE"
+            " m.segment = NEW.segment AND m.source = NEW.source) BEGIN SELECT RAISE(ABORT, 'translated again'); END"
+        )
+
+
+def test_the_road(tiny, undisturbed, tmp_path):
+    """Training, export and evaluation with the demo's own recipes and nothing but keys on the command line."""
+    train, exported = tmp_path / "train", tmp_path / "export"
+    keys = [f"dataset_dir={undisturbed}/data", f"output_dir={train}", f"model_name_or_path={tiny}", "max_steps=8"]
+    recipe = ROOT / "yaml_recipes/train/demo_spa_sdrrl.yaml"
+    printed = command("llamafactory-cli", "train", recipe, *keys, "logging_steps=4").stdout
+    line = next(line for line in printed.splitlines() if line.startswith("sdrrl:"))
+    assert all(f"{subset} " in line for subset in ("LL", "TL", "LT", "TT", "mt", "comp"))
+    assert "loss_mt" in (train / "trainer_log.jsonl").read_text()
+
+    recipe = ROOT / "yaml_recipes/export/demo_spa.yaml"
+    command("llamafactory-cli", "export", recipe, f"model_name_or_path={train}", f"export_dir={exported}")
+    for name, model in (("base", tiny), ("trained", exported)):
+        command(
+            "sdrrl",
+            "eval",
+            ROOT / "yaml_recipes/eval/demo_spa.yaml",
+            f"model={model}",
+            f"output_dir={tmp_path / name}",
+            "max_samples=4",
+            "max_new_tokens=8",
+        )
+    scores = json.loads((tmp_path / "trained/results.json").read_text())["scores"]
+    assert {s["metric"] for s in scores} == {"text_loss", "bleu", "chrf", "answer_loss", "off_target"}
+    done = command(
+        "sdrrl", "compare", tmp_path / "base", tmp_path / "trained", "--train-log", train / "trainer_log.jsonl"
+    )
+    assert "Spanish" in done.stdout and "English" in done.stdout
+    page = (tmp_path / "trained/report.html").read_text()
+    assert "<svg" in page and "TL" in page
+
+
+def test_zero2_over_two_processes_prints_one_line_and_trains(tiny, undisturbed, tmp_path):
+    keys = [
+        f"dataset_dir={undisturbed}/data",
+        f"output_dir={tmp_path}/out",
+        f"model_name_or_path={tiny}",
+        "max_steps=2",
+    ]
+    done = command(
+        "llamafactory-cli",
+        "train",
+        ROOT / "yaml_recipes/train/demo_spa_sdrrl_zero2.yaml",
+        *keys,
+        FORCE_TORCHRUN="1",
+        NPROC_PER_NODE="2",
+        DS_ACCELERATOR="cpu",
+        OMP_NUM_THREADS="1",
+    )
+    assert done.stdout.count("sdrrl: subset-weighted loss") == 1
+    assert (tmp_path / "out/model.safetensors").is_file()

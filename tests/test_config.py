@@ -1,0 +1,234 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from sdrrl_eval.recipe import EvalConfig
+from sdrrl_factory.config import load
+from sdrrl_factory.errors import UserError
+from sdrrl_factory.transfer.recipe import PrepareConfig
+
+RECIPES = Path(__file__).parents[1] / "yaml_recipes"
+
+
+@dataclass
+class Task:
+    path: str
+    langs: list[str]
+    size: int = 1
+
+
+@dataclass
+class Model:
+    kind: Literal["small", "large"] = "small"
+    heat: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
+    steps: int = field(default=8, metadata={"min": 1})
+
+
+@dataclass
+class Recipe:
+    name: str
+    tasks: list[Task]
+    model: Model = field(default_factory=Model)
+    files: str | list[str] = "a"
+    cap: int | None = field(default=None, metadata={"min": 1})
+    shuffle: bool = False
+
+
+GOOD = """\
+# a recipe
+name: demo
+tasks:
+  - path: p
+    langs: [spa]
+  - path: q
+    langs:
+      - eng
+      - fra
+model:
+  kind: large
+  heat: 0.5
+"""
+
+
+def recipe(tmp_path, text: str, *overrides: str):
+    path = tmp_path / "r.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load(Recipe, str(path), overrides)
+
+
+def mistake(tmp_path, text: str, *overrides: str) -> str:
+    with pytest.raises(UserError) as err:
+        recipe(tmp_path, text, *overrides)
+    message = str(err.value)
+    assert "\n" not in message
+    return message.replace(f"{tmp_path}/", "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "key", "hint"),
+    [
+        ("name: demo", "name: demo\nnaem: x", "r.yaml:3", "unknown key naem", "did you mean name?"),
+        ("name: demo", "name: demo\nzzzz: x", "r.yaml:3", "unknown key zzzz", "known keys: name, tasks, model"),
+        ("  kind: large", "  kidn: large", "r.yaml:11", "unknown key model.kidn", "did you mean model.kind?"),
+        ("  - path: q", "  - pth: q", "r.yaml:6", "unknown key tasks.1.pth", "did you mean tasks.1.path?"),
+        ("name: demo", "name: 5", "r.yaml:2", "name is 5", "must be text"),
+        ("name: demo", "name:", "r.yaml:2", "name is None", "must be text"),
+        ("name: demo", "name: [a]", "r.yaml:2", "name is ['a']", "must be text"),
+        ("heat: 0.5", "heat: hot", "r.yaml:12", "model.heat is 'hot'", "must be a number"),
+        ("heat: 0.5", "heat: true", "r.yaml:12", "model.heat is True", "must be a number"),
+        ("heat: 0.5", "steps: 1.5", "r.yaml:12", "model.steps is 1.5", "must be a whole number"),
+        ("heat: 0.5", "steps: true", "r.yaml:12", "model.steps is True", "must be a whole number"),
+        ("name: demo", "name: demo\nshuffle: 1", "r.yaml:3", "shuffle is 1", "true or false"),
+        ("name: demo", "name: demo\nfiles: 5", "r.yaml:3", "files is 5", "text or a list of text"),
+        ("name: demo", "name: demo\ncap: x", "r.yaml:3", "cap is 'x'", "a whole number"),
+        ("name: demo", "name: demo\ncap: 0", "r.yaml:3", "cap is 0", "at least 1"),
+        ("heat: 0.5", "heat: 1.01", "r.yaml:12", "model.heat is 1.01", "at least 0.0 and at most 1.0"),
+        ("heat: 0.5", "heat: -0.01", "r.yaml:12", "model.heat is -0.01", "at least 0.0 and at most 1.0"),
+        ("heat: 0.5", "heat: .nan", "r.yaml:12", "model.heat is nan", "at least 0.0"),
+        ("heat: 0.5", "steps: 0", "r.yaml:12", "model.steps is 0", "at least 1"),
+        ("kind: large", "kind: larg", "r.yaml:11", "model.kind is 'larg'", "small | large (did you mean large?)"),
+        ("kind: large", "kind: 7", "r.yaml:11", "model.kind is 7", "small | large"),
+        ("[spa]", "spa", "r.yaml:5", "tasks.0.langs is 'spa'", "a list that is not empty"),
+        ("[spa]", "[]", "r.yaml:5", "tasks.0.langs is []", "a list that is not empty"),
+        ("- fra", "- 5", "r.yaml:9", "tasks.1.langs.1 is 5", "must be text"),
+        ("name: demo\n", "", "r.yaml", "key name is missing", "add it"),
+        ("    langs: [spa]\n", "", "r.yaml:4", "key tasks.0.langs is missing", "add it"),
+        ("name: demo", "name: demo\nname: x", "r.yaml:3", "duplicate key name", "mend"),
+        ("  heat: 0.5", "  kind: small", "r.yaml:12", "duplicate key kind", "mend"),
+        ("name: demo", "name: [demo", "r.yaml:3", "not YAML", "mend"),
+        ("name: demo", "name: 'demo", "r.yaml:13", "not YAML", "mend"),
+        ("name: demo", "\tname: demo", "r.yaml:2", "not YAML", "mend"),
+        ("name: demo", "name: de\x01mo", "r.yaml", "not YAML", "mend"),
+        ("name: demo", "name: ${nope}", "r.yaml:2", "name", "nope"),
+        ("  kind: large", "  kind: ${nope}", "r.yaml:11", "model.kind", "nope"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line(tmp_path, old, new, place, key, hint):
+    assert old in GOOD
+    message = mistake(tmp_path, GOOD.replace(old, new, 1))
+    assert message.split(": ")[0] == place
+    assert key in message and hint in message
+
+
+@pytest.mark.parametrize("text", ["", "\n# only a comment\n"])
+def test_an_empty_recipe_misses_its_first_key(tmp_path, text):
+    assert mistake(tmp_path, text) == "r.yaml: key name is missing; add it"
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "[]"])
+def test_a_list_is_no_recipe(tmp_path, text):
+    assert mistake(tmp_path, text).startswith("r.yaml: a recipe is `key: value` lines")
+
+
+def test_a_missing_recipe_is_named():
+    with pytest.raises(UserError, match="^nowhere.yaml: no such file"):
+        load(Recipe, "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "hint"),
+    [
+        ("name", "'name'", "write key=value"),
+        ("=5", "'=5'", "write key=value"),
+        ("naem=x", "unknown key naem", "did you mean name?"),
+        ("model.hat=1", "unknown key model.hat", "did you mean model.heat?"),
+        ("tasks.0.pth=x", "unknown key tasks.0.pth", "did you mean tasks.0.path?"),
+        ("tasks.0.path=5", "tasks.0.path is 5", "text"),
+        ("tasks.1.langs.0=5", "tasks.1.langs.0 is 5", "text"),
+        ("tasks.7.path=x", "tasks.7.path", "out of range"),
+        ("tasks.x.path=y", "tasks.x.path", "not an int"),
+        ("tasks=[]", "tasks is []", "not empty"),
+        ("tasks.0={path: 5, langs: [a]}", "tasks.0.path is 5", "text"),
+        ("model.heat=2", "model.heat is 2.0", "at most 1.0"),
+        ("model.steps=x", "model.steps is 'x'", "a whole number"),
+        ("model.kind=larg", "model.kind is 'larg'", "did you mean large?"),
+        ("model=5", "model is 5", "a group of keys"),
+        ("model={heat: 2}", "model.heat is 2.0", "at most 1.0"),
+        ("model={kind: larg}", "model.kind is 'larg'", "did you mean large?"),
+        ("model={kidn: large}", "unknown key model.kidn", "did you mean model.kind?"),
+        ("name.x=1", "name is {'x': 1}", "text"),
+        ("name=null", "name is None", "text"),
+        ("name=[a", "name=[a", "write group.key=value"),
+        ("cap=0", "cap is 0", "at least 1"),
+    ],
+)
+def test_a_mistake_in_an_override_is_one_line(tmp_path, override, key, hint):
+    message = mistake(tmp_path, GOOD, override)
+    assert message.startswith("command line: ")
+    assert key in message and hint in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "override", "said"),
+    [
+        ("heat: 0.5", "heat: 2", "model.kind=small", "r.yaml:12: model.heat is 2"),
+        ("    langs: [spa]\n", "", "tasks.0.path=x", "r.yaml:4: key tasks.0.langs is missing"),
+        ("  heat: 0.5", "  hat: 0.5", "model.kind=small", "r.yaml:12: unknown key model.hat"),
+    ],
+)
+def test_an_override_is_not_blamed_for_its_neighbour(tmp_path, old, new, override, said):
+    assert mistake(tmp_path, GOOD.replace(old, new), override).startswith(said)
+
+
+def test_overrides_are_put_over_the_recipe(tmp_path):
+    config, place = recipe(
+        tmp_path,
+        GOOD + "cap: 5\n",
+        "name=a=b c",
+        "tasks.0.path=other",
+        "tasks.1.langs.1=ukr",
+        "tasks.1.size=3",
+        "model.heat=1",
+        "model.steps=2",
+        "files=[x, y]",
+        "cap=null",
+        "shuffle=true",
+    )
+    tasks = [Task("other", ["spa"]), Task("q", ["eng", "ukr"], 3)]
+    assert config == Recipe("a=b c", tasks, Model("large", 1.0, 2), ["x", "y"], None, True)
+    assert type(config.model.heat) is float
+    assert place("model.kind") == f"{tmp_path}/r.yaml:11: model.kind"
+    assert place("model.steps") == "command line: model.steps=2: model.steps"
+
+
+def test_the_last_override_wins(tmp_path):
+    config, place = recipe(tmp_path, GOOD, "model.heat=0.1", "model.heat=0.2")
+    assert config.model.heat == 0.2
+    assert place("model.heat") == "command line: model.heat=0.2: model.heat"
+
+
+@pytest.mark.parametrize(("given", "heat"), [("1e-3", 0.001), ("1", 1.0), ("0", 0.0), (".5", 0.5)])
+def test_numbers_as_people_write_them(tmp_path, given, heat):
+    assert recipe(tmp_path, GOOD.replace("0.5", given))[0].model.heat == heat
+    assert recipe(tmp_path, GOOD, f"model.heat={given}")[0].model.heat == heat
+
+
+def test_an_empty_group_and_an_absent_one_are_the_defaults(tmp_path):
+    head = GOOD[: GOOD.index("model:")]
+    assert recipe(tmp_path, head)[0].model == recipe(tmp_path, head + "model:\n")[0].model == Model()
+
+
+def test_interpolation_takes_another_key(tmp_path):
+    assert recipe(tmp_path, GOOD + "files: ${name}/x\n")[0].files == "demo/x"
+    assert recipe(tmp_path, GOOD + "files: ${name}/x\n", "name=new")[0].files == "new/x"
+
+
+def test_a_recipe_with_a_bom_loads(tmp_path):
+    assert recipe(tmp_path, "\ufeff" + GOOD)[0].name == "demo"
+
+
+SHIPPED = [(PrepareConfig, p) for p in sorted((RECIPES / "prepare").glob("*.yaml"))]
+SHIPPED += [(EvalConfig, p) for p in sorted((RECIPES / "eval").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("cls", "path"), SHIPPED, ids=lambda v: getattr(v, "stem", None))
+def test_shipped_recipes_load(cls, path):
+    config, place = load(cls, str(path))
+    assert isinstance(config, cls)
+    assert place("seed").startswith(f"{path}:")
+
+
+def test_both_kinds_of_recipe_are_shipped():
+    assert {cls for cls, _ in SHIPPED} == {PrepareConfig, EvalConfig}

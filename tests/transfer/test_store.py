@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+
+from sdrrl_factory.transfer.store import Stage, Store, columns, rows_of
+
+ROWS = [{"id": f"r{i}", "n": i, "text": f"línea\u2028{i}"} for i in range(10)]
+
+
+class Counted:
+    """A stage that counts the shards it is given."""
+
+    def __init__(self, name, function, **settings):
+        self.name, self.function, self.settings, self.calls = name, function, settings, []
+
+    def stage(self, **settings):
+        self.settings |= settings
+        return Stage(self.name, self, dict(self.settings))
+
+    def __call__(self, batch):
+        self.calls.append(list(batch["id"]))
+        return self.function(batch, **self.settings)
+
+
+@pytest.fixture
+def stages():
+    add = Counted("add", lambda batch, by: {**batch, "n": [n + by for n in batch["n"]]}, by=1)
+    low = Counted("low", lambda batch, tau: {**batch, "ok": [n < tau for n in batch["n"]]}, tau=20)
+    end = Counted("end", lambda batch: {**batch, "end": [str(v) for v in batch["ok"]]})
+    return add, low, end
+
+
+def run(root: Path, stages, size: int = 3, rows=ROWS, **changed):
+    """The joined bytes of the last stage's shards; `changed`: stage name -> new settings."""
+    store = Store(root)
+    shards = store.write_shards(rows, size)
+    for counted in stages:
+        counted.calls.clear()
+        shards = store.run(counted.stage(**changed.get(counted.name, {})), shards, lambda rows, reused: None)
+    return b"".join(path.read_bytes() for path in shards)
+
+
+def test_a_second_run_computes_nothing(tmp_path, stages):
+    first = run(tmp_path, stages)
+    assert [len(s.calls) for s in stages] == [4, 4, 4]
+    assert stages[0].calls == [["r0", "r1", "r2"], ["r3", "r4", "r5"], ["r6", "r7", "r8"], ["r9"]]
+    assert run(tmp_path, stages) == first
+    assert [len(s.calls) for s in stages] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "calls"),
+    [
+        ({"low": {"tau": 5}}, [0, 4, 3]),  # the first shard of `low` comes out as before
+        ({"low": {"tau": 50}}, [0, 4, 0]),
+        ({"add": {"by": 2}}, [4, 4, 4]),
+        ({"add": {"by": 1}}, [0, 0, 0]),
+    ],
+)
+def test_changed_settings_run_again_what_depends_on_them(tmp_path, stages, changed, calls):
+    run(tmp_path, stages)
+    again = run(tmp_path, stages, **changed)
+    assert [len(s.calls) for s in stages] == calls
+    assert again == run(tmp_path / "fresh", stages, **changed)
+
+
+def test_settings_put_back_find_their_old_shards(tmp_path, stages):
+    first = run(tmp_path, stages)
+    run(tmp_path, stages, low={"tau": 5})
+    assert run(tmp_path, stages, low={"tau": 20}) == first
+    assert [len(s.calls) for s in stages] == [0, 0, 0]
+
+
+def test_a_new_version_runs_again(tmp_path):
+    store, calls = Store(tmp_path), []
+    shards = store.write_shards(ROWS, 5)
+    for version in (1, 1, 2):
+        stage = Stage("a", lambda batch: calls.append(1) or batch, {}, version)
+        store.run(stage, shards, lambda rows, reused: None)
+    assert len(calls) == 4
+
+
+def test_a_changed_row_runs_only_its_shard(tmp_path, stages):
+    run(tmp_path, stages)
+    run(tmp_path, stages, rows=[*ROWS[:4], {**ROWS[4], "n": 99}, *ROWS[5:]])
+    assert [s.calls for s in stages] == [[["r3", "r4", "r5"]]] * 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 10, 1000])
+def test_shard_size_does_not_change_the_bytes(tmp_path, stages, size):
+    assert run(tmp_path / "a", stages, size) == run(tmp_path / "b", stages, 3)
+
+
+def test_a_stage_that_raises_leaves_no_shard_and_keeps_the_finished(tmp_path):
+    store = Store(tmp_path)
+    shards = store.write_shards(ROWS, 3)
+    calls = []
+
+    def breaks(batch):
+        calls.append(batch["id"][0])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return batch
+
+    with pytest.raises(KeyboardInterrupt):
+        store.run(Stage("a", breaks, {}), shards, lambda rows, reused: None)
+    assert sorted(p.name[:5] for p in (tmp_path / "a").iterdir()) == ["00000", "00001"]
+    done = []
+    paths = store.run(Stage("a", breaks, {}), shards, lambda rows, reused: done.append((rows, reused)))
+    assert calls == ["r0", "r3", "r6", "r6", "r9"]
+    assert done == [(3, True), (3, True), (3, False), (1, False)]
+    assert b"".join(p.read_bytes() for p in paths) == b"".join(p.read_bytes() for p in shards)
+
+
+def test_columns_and_rows():
+    assert columns([{"id": 1, "a": 2}, {"id": 3, "a": None}]) == {"id": [1, 3], "a": [2, None]}
+    assert columns([]) == {"id": []}
+    assert rows_of(columns(ROWS)) == ROWS
+
+
+def test_columns_of_unequal_length_are_refused():
+    with pytest.raises(ValueError):
+        rows_of({"id": [1, 2], "a": [1]})
