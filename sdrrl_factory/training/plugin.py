@@ -1,7 +1,8 @@
 """The only file that touches LLaMA-Factory's names.
 
-It wraps `run_sft`. When a named training set carries an `sdrrl` block, that call runs with three of the workflow's names replaced: `get_dataset` (each set tokenised by the original, with a column that tells which it is),
-the collator and the trainer. Otherwise the original runs untouched.
+It wraps `run_sft`. When a named training set carries an `sdrrl` block, that call runs with three of the workflow's
+names replaced: `get_dataset` (each set tokenised by the original, with a column that tells which it is), the collator
+and the trainer. Otherwise the original runs untouched.
 """
 
 import copy
