@@ -6,6 +6,7 @@ A recipe is a dataclass whose fields are plain types, `Literal`s, lists, or furt
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -33,7 +34,8 @@ def load(cls: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, Cal
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else path
-        raise UserError(f"{place}: not YAML ({getattr(err, 'problem', None) or err}); mend the line") from None
+        problem = getattr(err, "problem", None) or str(err).splitlines()[0]
+        raise UserError(f"{place}: not YAML ({problem}); mend the line") from None
     except OmegaConfBaseException as err:
         raise UserError(f"{path}: {str(err).splitlines()[0]}; mend the recipe") from None
     if not OmegaConf.is_dict(tree):
@@ -44,18 +46,23 @@ def load(cls: type[T], path: str, overrides: Sequence[str] = ()) -> tuple[T, Cal
             raise UserError(f"command line: {item!r} is no override; write key=value or group.key=value")
         try:
             value = OmegaConf.from_dotlist([f"value={item[len(key) + 1 :]}"]).value
+            groups = {p for p in _prefixes(key)[:-1] if p in lines and OmegaConf.is_config(OmegaConf.select(tree, p))}
             OmegaConf.update(tree, key, value)
         except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, IndexError) as err:
             raise UserError(f"command line: {item}: {str(err).splitlines()[0]}; write group.key=value") from None
-        for part in _prefixes(key):
+        for part in [k for k in lines if k.startswith(f"{key}.")]:
+            del lines[part]
+        for part in set(_prefixes(key)) - groups:
             lines[part] = f"command line: {item}"
-    try:
-        values = OmegaConf.to_container(tree, resolve=True)
-    except OmegaConfBaseException as err:
-        raise UserError(f"{path}: {str(err).splitlines()[0]}; mend the ${{...}}") from None
 
     def place(key: str) -> str:
         return next((lines[p] for p in reversed(_prefixes(key)) if p in lines), path)
+
+    try:
+        values = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as err:
+        key = re.sub(r"\[(\d+)\]", r".\1", err.full_key or "")
+        raise UserError(f"{place(key)}: {key}: {str(err).splitlines()[0]}; mend the ${{...}}") from None
 
     return _build(cls, values, "", place), lambda key: f"{place(key)}: {key}"
 

@@ -7,8 +7,8 @@ _FENCE = re.compile(r"^\s*(```|~~~)")
 # Indentation, then a bullet ("- ", "* ") or a number ("1. ", "2) ") or a heading ("## ").
 _LEAD = re.compile(r"\s*(?:(?:[-*+•–]|#{1,6}|\(?\d{1,3}[.)])\s+)?")
 # A sentence ends at .!?… with its closing quotes when a blank and something that can open a sentence follow.
-_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=(\s+)[\"'“‘«(\[¿¡]*[A-ZÀ-ÖØ-ÞА-ЯЁЄІЇҐ0-9])|[。！？]+[”’」』）]*")
-_ABBREVIATIONS = {"mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "no", "fig", "sr", "jr", "u.s", "p"}
+_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=(\s+)[\"'“‘«(\[¿¡]*([^\W_]))|[。！？]+[”’」』）]*")
+_ABBREVIATIONS = {"mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "fig", "sr", "jr", "u.s"}
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
@@ -17,7 +17,10 @@ def sentences(line: str) -> list[str]:
     out, start = [], 0
     for match in _END.finditer(line):
         last = line[start : match.start()].split()[-1:] or [""]
-        if match.group(1) and (last[0].lower().lstrip("(\"'") in _ABBREVIATIONS or len(last[0]) == 1):
+        if match.group(1) and match.group(2).islower():
+            continue
+        word = last[0].lstrip("(\"'")
+        if match.group(1) and (word.lower() in _ABBREVIATIONS or (len(word) == 1 and word.isupper())):
             continue
         end = match.end() + len(match.group(1) or "")
         out.append(line[start:end])
@@ -32,14 +35,15 @@ def pieces(text: str) -> Iterator[tuple[str, bool]]:
 
     Line ends, indentation, list markers, blank lines and fenced code are not for the translator; sentences are.
     """
-    fenced = False
+    fence = ""
     for line in text.splitlines(keepends=True):
         body = line.rstrip("\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")
-        if _FENCE.match(body):
-            fenced = not fenced
+        mark = _FENCE.match(body)
+        if mark and fence in ("", mark.group(1)):
+            fence = "" if fence else mark.group(1)
             yield line, False
             continue
-        if fenced or not _WORD.search(body):
+        if fence or not _WORD.search(body):
             yield line, False
             continue
         lead = _LEAD.match(body).end()

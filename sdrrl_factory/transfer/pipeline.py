@@ -1,6 +1,7 @@
 """`sdrrl prepare`: the stages in order, read top to bottom like the paper's section 3.2."""
 
 import dataclasses
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,12 +10,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import read_jsonl
+from sdrrl_factory.files import read_jsonl, sha256
 from sdrrl_factory.languages import language
 from sdrrl_factory.lm import check_checkpoint
 from sdrrl_factory.transfer import parallel, sources, wishes
 from sdrrl_factory.transfer.codeswitch import switch_batch
-from sdrrl_factory.transfer.dictionaries import freedict
+from sdrrl_factory.transfer.dictionaries import freedict, inverted
 from sdrrl_factory.transfer.filters import filter_batch
 from sdrrl_factory.transfer.generate import TransformersGenerator
 from sdrrl_factory.transfer.quality import score
@@ -48,7 +49,8 @@ def prepare(config: PrepareConfig, place: Place) -> list[str]:
         wishes.check(source, target, place("answer_language"))
     forward, backward = {}, {}
     if config.code_switch.probability:
-        forward, backward = freedict(source, target, place("code_switch.dictionary"))
+        forward = freedict(source, target, place("code_switch.dictionary"))
+        backward = inverted(forward)
     pairs = []
     if config.parallel.size:
         pairs = parallel.gettext(source, target, config.parallel.size, config.seed, place("parallel.source"))
@@ -101,7 +103,12 @@ def prepare(config: PrepareConfig, place: Place) -> list[str]:
         Stage(
             "switch",
             lambda batch: switch_batch(batch, forward, backward, config.code_switch.probability, config.seed),
-            {**ways, **dataclasses.asdict(config.code_switch), "seed": config.seed},
+            {
+                **ways,
+                **dataclasses.asdict(config.code_switch),
+                "entries": sha256(json.dumps(forward, sort_keys=True)),
+                "seed": config.seed,
+            },
         ),
     ]
 

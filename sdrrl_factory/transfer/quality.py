@@ -16,8 +16,9 @@ def score(batch: Batch, translate_back: Callable[[list[str]], list[str | None]])
     back = {key: translate_back([t or "" for t in batch[key]]) for key in ("instruction_mt", "input_mt", "answer_mt")}
     questions, answers = [], []
     for i in range(len(batch["id"])):
+        translated = batch["instruction_mt"][i] is not None and batch["input_mt"][i] is not None
         parts = back["instruction_mt"][i], back["input_mt"][i]
-        joined = None if None in parts else question(*parts)
+        joined = question(*parts) if translated and None not in parts else None
         questions.append(chrf(joined, question(batch["instruction"][i], batch["input"][i])))
         answers.append(chrf(back["answer_mt"][i], batch["answer"][i]))
     return {**batch, "question_qe": questions, "answer_qe": answers}

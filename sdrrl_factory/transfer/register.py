@@ -18,6 +18,7 @@ def register(dataset_dir: Path, name: str, target: str, subsets: dict[str, list[
     """
     folder = f"{name}_{target}"
     filled = {subset: rows for subset, rows in subsets.items() if rows}
+    read_info(dataset_dir / "dataset_info.json")
     for subset, rows in filled.items():
         write_jsonl(dataset_dir / folder / f"{subset.lower()}.jsonl", rows)
     entries = {f"{folder}_{subset.lower()}": _entry(folder, subset) for subset in filled}

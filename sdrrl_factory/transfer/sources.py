@@ -75,11 +75,13 @@ def _record(row: dict, place: str, default_id: str) -> dict:
     for key in ("instruction", "output"):
         if key not in row:
             raise UserError(f"{place}: no {key!r} (keys: {', '.join(map(str, row))}); rename the column")
-    record = {"id": str(row.get("id") or default_id)}
+    record = {"id": default_id if row.get("id") in (None, "") else str(row["id"])}
     for key in ("instruction", "input", "output"):
         value = row.get(key)
         value = "" if value is None else value
         if not isinstance(value, str):
             raise UserError(f"{place}: {key!r} is {type(value).__name__} instead of text; mend the row")
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            raise UserError(f"{place}: {key!r} has half a surrogate pair (\\ud800 to \\udfff); mend the row")
         record[key] = value
     return record

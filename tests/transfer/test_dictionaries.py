@@ -44,7 +44,8 @@ FORWARD = {
 @pytest.mark.parametrize("padding", [0, 63, 64, 5_000, 300_000])
 def test_dictd_files_by_hand(tmp_path, padding):
     write_dictd(tmp_path, ENTRIES, padding)
-    forward, backward = freedict("eng", "spa", "r", tmp_path)
+    forward = freedict("eng", "spa", "r", tmp_path)
+    backward = inverted(forward)
     assert forward == FORWARD
     assert backward == {
         "casa": ["house"],
@@ -106,6 +107,7 @@ COMMON = {
 def test_common_words_of_the_installed_dictionary():
     if not Path("/usr/share/dictd/freedict-eng-spa.index").is_file():
         pytest.skip("needs `apt-get install dict-freedict-eng-spa`")
-    forward, backward = freedict("eng", "spa", "r")
+    forward = freedict("eng", "spa", "r")
+    backward = inverted(forward)
     assert len(forward) > 3_000 and "house" in backward["casa"]
     assert {word: COMMON[word] in forward[word] for word in COMMON} == dict.fromkeys(COMMON, True)

@@ -33,7 +33,7 @@ def translate_texts(
     missing = [s for s in wanted if s not in known]
     if missing:
         fresh = dict(zip(missing, translator.translate(missing, source, target), strict=True))
-        memory.put(fresh, translator.name, source, target)
+        memory.put({s: t for s, t in fresh.items() if t.strip()}, translator.name, source, target)
         known |= fresh
     out = []
     for text in cut:

@@ -26,7 +26,7 @@ _END = ".[][\n]"  # what Apertium's own deformatter puts behind a text: a senten
 class Apertium:
     """Args: pairs: the directions (ISO 639-3, ISO 639-3) that will be asked for; place: the recipe key, for errors."""
 
-    name = "apertium 2"
+    name = "apertium 3"
 
     def __init__(self, pairs: Sequence[tuple[str, str]], place: str):
         program = shutil.which("apertium")
@@ -47,13 +47,17 @@ class Apertium:
 
     def translate(self, segments: Sequence[str], source: str, target: str) -> list[str]:
         before, tagger, after = self._modes[source, target]
-        stream = [_SPECIAL.sub(r"\\\1", " ".join(s.split())) + _END for s in segments]
+        stream = [_SPECIAL.sub(_escaped, " ".join(s.replace("\0", " ").split())) + _END for s in segments]
         stream = _through(before, stream)
         if tagger:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 stream = list(pool.map(lambda text: _run(shlex.split(tagger), text), stream))
             stream = _through(after, stream)
         return [_plain(text) for text in stream]
+
+
+def _escaped(match: re.Match) -> str:
+    return f"[{match[1]}]" if match[1] == "~" else f"\\{match[1]}"
 
 
 def _codes(code: str) -> list[str]:
@@ -73,17 +77,22 @@ def _stages(mode: Path) -> tuple[str, str | None, str]:
 
 
 def _through(pipeline: str, texts: list[str]) -> list[str]:
-    out = _run(["bash", "-c", pipeline], "".join(f"{t}\0" for t in texts)).split("\0")[: len(texts)]
+    out = _run(["bash", "-o", "pipefail", "-c", pipeline], "".join(f"{t}\0" for t in texts)).split("\0")[: len(texts)]
     return out + [""] * (len(texts) - len(out))
 
 
 def _run(command: list[str], text: str) -> str:
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, input=text.encode(), capture_output=True, env=environment)
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise UserError(
+            f"translator: apertium ended with status {done.returncode} ({' '.join(said)}); reinstall its pair"
+        )
     return done.stdout.decode("utf-8", "replace")
 
 
 def _plain(text: str) -> str:
     """Without the end mark and escapes, and without the blanks that words leave behind which Apertium dropped."""
-    plain = " ".join(_ESCAPED.sub(r"\1", text.removesuffix(_END)).split())
+    plain = " ".join(_ESCAPED.sub(r"\1", text.removesuffix(_END).replace("[~]", "~")).split())
     return _GAP.sub(r"\1", plain)

@@ -1,0 +1,183 @@
+import re
+
+import pytest
+
+from sdrrl_factory.errors import UserError
+from sdrrl_factory.files import dump_line, read_jsonl
+from sdrrl_factory.transfer import pipeline
+from sdrrl_factory.transfer.recipe import CodeSwitch, Generator, LanguageId, Parallel, PrepareConfig, Quality
+
+SPANISH = {"river": "río", "small": "pequeño", "names": "nombra", "question": "pregunta"}
+ENGLISH = {v: k for k, v in SPANISH.items()}
+
+
+class WordByWord:
+    name = "word by word"
+    segments = 0
+
+    def __init__(self, pairs, place):
+        self.pairs = pairs
+
+    def translate(self, segments, source, target):
+        assert (source, target) in self.pairs
+        WordByWord.segments += len(segments)
+        table = SPANISH if source == "eng" else ENGLISH
+        return ["" if "untold" in s else re.sub(r"[^\W\d_]+", lambda m: table.get(m[0], m[0]), s) for s in segments]
+
+
+class Answers:
+    """Answers with the question turned round; every fifth is cut off."""
+
+    asked: list[str] = []
+
+    def __init__(self, config, seed, place):
+        pass
+
+    def identity(self):
+        return "answers"
+
+    def __call__(self, batch):
+        own = [o == "G" for o in batch["answer_origin"]]
+        Answers.asked += [rid for rid, g in zip(batch["id"], own, strict=True) if g]
+        response = [f"{q[::-1]} river." if g else None for q, g in zip(batch["instruction"], own, strict=True)]
+        finish = [
+            ("length" if int(rid) % 5 == 0 else "stop") if g else None for rid, g in zip(batch["id"], own, strict=True)
+        ]
+        return {**batch, "response": response, "response_finish": finish}
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "Apertium", WordByWord)
+    monkeypatch.setattr(pipeline, "TransformersGenerator", Answers)
+    monkeypatch.setattr(pipeline, "freedict", lambda *a: {k: [v] for k, v in SPANISH.items()})
+    monkeypatch.setattr(pipeline.parallel, "gettext", lambda *a: [("p0", "A small river.", "Un río pequeño.")])
+    Answers.asked, WordByWord.segments = [], 0
+    source = tmp_path / "in.jsonl"
+    rows = [
+        {
+            "id": i,
+            "instruction": f"question {i} names a small river" + (" untold" if i == 3 else ""),
+            "output": f"river {i}" + (" untold" if i == 4 else ""),
+        }
+        for i in range(1, 41)
+    ]
+    source.write_text("".join(map(dump_line, rows)), encoding="utf-8")
+
+    def make(folder: str, **keys) -> PrepareConfig:
+        defaults = {
+            "generator": Generator(model="org/model"),
+            "language_id": LanguageId("none"),
+            "dataset_dir": str(tmp_path / folder / "data"),
+            "work_dir": str(tmp_path / folder / "work"),
+            "shard_size": 7,
+        }
+        return PrepareConfig(str(source), "spa", **(defaults | keys))
+
+    return make
+
+
+def written(config) -> dict[str, bytes]:
+    from pathlib import Path
+
+    folder = Path(config.dataset_dir)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.json*")}
+
+
+def prepare(config) -> dict[str, bytes]:
+    pipeline.prepare(config, lambda key: f"r.yaml: {key}")
+    return written(config)
+
+
+def test_six_subsets_come_out(recipe, tmp_path):
+    config = recipe("a")
+    names = pipeline.prepare(config, str)
+    assert names == [f"sdrrl_spa_{s}" for s in ("ll", "tl", "lt", "tt", "mt", "comp")]
+    rows = {
+        s: [r for _, r in read_jsonl(f"{config.dataset_dir}/sdrrl_spa/{s}.jsonl")]
+        for s in ("ll", "tl", "lt", "tt", "mt")
+    }
+    ids = {s: {r["id"] for r in rows[s]} for s in rows}
+    assert len(ids["ll"]) == 40 and "3" not in ids["tl"] and "3" not in ids["tt"]
+    assert ids["tt"] == ids["tl"] & ids["lt"] and len(rows["mt"]) == 2
+    for r in rows["ll"]:
+        assert r["answer_origin"] == ("G" if r["output"].endswith(" river.") else "D")
+        assert not (r["answer_origin"] == "G" and int(r["id"]) % 5 == 0)
+
+
+@pytest.mark.parametrize("size", [1, 40])
+def test_shard_size_does_not_change_the_files(recipe, size):
+    assert prepare(recipe("a")) == prepare(recipe("b", shard_size=size))
+
+
+def test_a_raised_threshold_asks_no_model_and_no_translator_again(recipe):
+    low = prepare(recipe("a", quality=Quality(threshold=0.0)))
+    asked, segments = len(Answers.asked), WordByWord.segments
+    assert asked and segments
+    high = prepare(recipe("a", quality=Quality(threshold=1.0)))
+    assert (len(Answers.asked), WordByWord.segments) == (asked, segments)
+    assert len(high["sdrrl_spa/tt.jsonl"]) <= len(low["sdrrl_spa/tt.jsonl"])
+    assert prepare(recipe("fresh", quality=Quality(threshold=1.0))) == high
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(recipe, monkeypatch):
+    whole = prepare(recipe("whole"))
+    Answers.asked = []
+    translate = WordByWord.translate
+
+    def killed(self, segments, source, target):
+        if any("question 20 " in s for s in segments):
+            raise KeyboardInterrupt
+        return translate(self, segments, source, target)
+
+    monkeypatch.setattr(WordByWord, "translate", killed)
+    config = recipe("a")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.prepare(config, str)
+    assert written(config) == {}
+    monkeypatch.setattr(WordByWord, "translate", translate)
+    asked = len(Answers.asked)
+    assert prepare(config) == whole
+    assert len(Answers.asked) == asked
+
+
+def test_code_switching_leaves_answers_alone(recipe):
+    configs = [recipe(str(p), code_switch=CodeSwitch(probability=p), parallel=Parallel(size=0)) for p in (0.0, 1.0)]
+    plain, switched = (
+        {s: list(read_jsonl(f"{c.dataset_dir}/sdrrl_spa/{s}.jsonl")) for s in ("ll", "lt")}
+        for c in configs
+        if prepare(c)
+    )
+    for subset in ("ll", "lt"):
+        assert [r["output"] for _, r in plain[subset]] == [r["output"] for _, r in switched[subset]]
+        assert all("río" not in r["instruction"] for _, r in plain[subset])
+        assert all("río" in r["instruction"] and "river" not in r["instruction"] for _, r in switched[subset])
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"target_lang": "eng"}, "r.yaml: target_lang: target_lang is the source language eng"),
+        ({"target_lang": "es"}, "r.yaml: target_lang: unknown language 'es'; did you mean spa?"),
+        ({"source_lang": "english"}, "r.yaml: source_lang: unknown language 'english'; did you mean eng?"),
+        ({"target_lang": "jpn"}, "r.yaml: answer_language: no wish"),
+        ({"generator": Generator(model="models/none")}, "r.yaml: generator.model: no checkpoint at models/none"),
+    ],
+)
+def test_a_mistake_is_told_before_any_work(recipe, keys, said):
+    config = recipe("a")
+    for key, value in keys.items():
+        setattr(config, key, value)
+    with pytest.raises(UserError) as err:
+        pipeline.prepare(config, lambda key: f"r.yaml: {key}")
+    assert str(err.value).startswith(said)
+    assert Answers.asked == [] and written(config) == {}
+
+
+def test_two_runs_at_once_are_refused(recipe):
+    from filelock import FileLock
+
+    config = recipe("a")
+    prepare(config)
+    with FileLock(f"{config.work_dir}/sdrrl_spa/.lock"), pytest.raises(UserError, match="another `sdrrl prepare`"):
+        pipeline.prepare(config, str)

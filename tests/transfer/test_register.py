@@ -1,0 +1,115 @@
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from sdrrl_factory.errors import UserError
+from sdrrl_factory.files import read_jsonl
+from sdrrl_factory.transfer.register import register
+
+ROWS = [{"id": "a", "instruction": "¿Qué?", "input": "", "output": "x\u2028y"}]
+FOREIGN = {
+    "alpaca": {"file_name": "alpaca.json", "file_sha1": "abc"},
+    "demo_spa_sft": {"hf_hub_url": "x/y", "columns": {"prompt": "p"}},
+    "日本": {"file_name": "ñ.json", "num_samples": 1e5, "ranking": True, "tags": [1, None]},
+    "demo_spanish_ll": {"file_name": "z"},
+}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"
+    }
+
+
+def test_subsets_are_written_and_named(tmp_path):
+    names = register(tmp_path, "demo", "spa", {"LL": ROWS, "mt": ROWS * 2})
+    assert names == ["demo_spa_ll", "demo_spa_mt"]
+    columns = {"prompt": "instruction", "query": "input", "response": "output"}
+    assert json.loads((tmp_path / "dataset_info.json").read_text(encoding="utf-8")) == {
+        "demo_spa_ll": {"file_name": "demo_spa/ll.jsonl", "columns": columns, "sdrrl": {"subset": "LL", "weight": 1.0}},
+        "demo_spa_mt": {"file_name": "demo_spa/mt.jsonl", "columns": columns, "sdrrl": {"subset": "mt", "weight": 1.0}},
+    }
+    assert [r for _, r in read_jsonl(tmp_path / "demo_spa" / "mt.jsonl")] == ROWS * 2
+
+
+def test_foreign_entries_stay_as_they_were(tmp_path):
+    info = tmp_path / "dataset_info.json"
+    info.write_text(json.dumps(FOREIGN, ensure_ascii=False), encoding="utf-8")
+    for _ in range(2):
+        register(tmp_path, "demo", "spa", {"LL": ROWS, "TL": ROWS})
+    after = json.loads(info.read_text(encoding="utf-8"))
+    assert {k: v for k, v in after.items() if k in FOREIGN} == FOREIGN
+    assert [k for k in after if k in FOREIGN] == list(FOREIGN)
+    assert after.keys() - FOREIGN.keys() == {"demo_spa_ll", "demo_spa_tl"}
+    assert "日本" in info.read_text(encoding="utf-8")
+
+
+def test_registering_again_changes_no_byte(tmp_path):
+    subsets = {"LL": ROWS, "TT": ROWS}
+    register(tmp_path, "demo", "spa", subsets)
+    before = files(tmp_path)
+    register(tmp_path, "demo", "spa", subsets)
+    assert files(tmp_path) == before
+
+
+def test_an_empty_subset_has_no_entry_and_no_file(tmp_path):
+    register(tmp_path, "demo", "spa", {"LL": ROWS, "TL": ROWS})
+    assert register(tmp_path, "demo", "spa", {"LL": ROWS, "TL": [], "TT": []}) == ["demo_spa_ll"]
+    assert files(tmp_path).keys() == {"dataset_info.json", "demo_spa/ll.jsonl"}
+    assert json.loads((tmp_path / "dataset_info.json").read_text()).keys() == {"demo_spa_ll"}
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "said"),
+    [('{"a": {},\n}', ":2", "not JSON"), ("[]", "", "a list instead of an object"), ('{"a"', ":1", "not JSON")],
+)
+def test_a_malformed_dataset_info_changes_nothing(tmp_path, text, place, said):
+    register(tmp_path, "demo", "spa", {"LL": ROWS, "TL": ROWS})
+    info = tmp_path / "dataset_info.json"
+    info.write_text(text)
+    before = files(tmp_path)
+    with pytest.raises(UserError) as err:
+        register(tmp_path, "demo", "spa", {"LL": ROWS * 2, "TL": [], "TT": ROWS})
+    message = str(err.value)
+    assert message.startswith(f"{info}{place}: ") and said in message and "\n" not in message
+    assert files(tmp_path) == before
+
+
+def test_a_failed_update_leaves_the_old_file(tmp_path, monkeypatch):
+    register(tmp_path, "demo", "spa", {"LL": ROWS})
+    info = tmp_path / "dataset_info.json"
+    before, replace = info.read_bytes(), os.replace
+
+    def fail(source, target):
+        if Path(target) == info:
+            raise OSError("No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError):
+        register(tmp_path, "demo", "spa", {"LL": ROWS, "TL": ROWS})
+    assert info.read_bytes() == before
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def register_many(folder: str, start, who: str) -> None:
+    start.wait(20)
+    for i in range(20):
+        register(Path(folder), f"{who}{i}", "spa", {"LL": ROWS})
+
+
+def test_two_processes_lose_no_entry(tmp_path):
+    (tmp_path / "dataset_info.json").write_text(json.dumps(FOREIGN))
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(2)
+    workers = [context.Process(target=register_many, args=(str(tmp_path), start, who)) for who in "ab"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    info = json.loads((tmp_path / "dataset_info.json").read_text())
+    assert info.keys() == FOREIGN.keys() | {f"{who}{i}_spa_ll" for who in "ab" for i in range(20)}
