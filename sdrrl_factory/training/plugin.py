@@ -30,7 +30,8 @@ def install(workflow) -> None:
     """Put the plugin into the freshly imported module `llamafactory.train.sft.workflow`."""
     stock = getattr(workflow, "run_sft", None)
     if stock is None:
-        _stop(_unknown(["run_sft"]))
+        workflow.run_sft = lambda *args, **kwargs: _stop(_unknown(["run_sft"]))
+        return
 
     @functools.wraps(stock)
     def run_sft(model_args, data_args, training_args, finetuning_args, *args, **kwargs):
@@ -137,6 +138,7 @@ def _refusal(data_args, training_args, finetuning_args) -> str | None:
         "eval_dataset (use val_size)": data_args.eval_dataset,
         "predict_with_generate: true": training_args.predict_with_generate,
         "label_smoothing_factor": training_args.label_smoothing_factor,
+        "compute_accuracy: true": getattr(finetuning_args, "compute_accuracy", False),
         "use_dft_loss: true": getattr(finetuning_args, "use_dft_loss", False),
         "use_eaft_loss: true": getattr(finetuning_args, "use_eaft_loss", False),
         "use_asft_loss: true": getattr(finetuning_args, "use_asft_loss", False),

@@ -94,13 +94,13 @@ def weighted_trainer(stock: type, entries: list[Entry], weights: list[float]) ->
             return self.accelerator.gather(here).sum()
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            """This process's part of the global batch's loss; without num_items_in_batch, the local batch's loss."""
+            """This process's part of the global batch's loss; in evaluation, the local batch's mean of w_i l_i."""
             entry = inputs.pop(COLUMN)
             labels = inputs.pop("labels")
             losses = sample_losses(model, inputs, labels, layout_for(self.model, inputs))
             weight = torch.tensor(weights, dtype=torch.float32, device=losses.device)[entry]
             total = (weight * losses).sum()
-            if num_items_in_batch is None:
+            if num_items_in_batch is None or not model.training:
                 loss = total / len(losses)
             else:
                 self._count(entry, losses)

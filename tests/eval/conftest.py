@@ -1,4 +1,4 @@
-"""A tiny random checkpoint and tiny files in the official shapes."""
+"""Tiny files in the official shapes."""
 
 import json
 from pathlib import Path
@@ -11,42 +11,11 @@ SPANISH = [
     "Ella compró tres manzanas rojas.",
     "Nadie sabía la respuesta.",
 ]
-_CHAT = "{% for m in messages %}<u>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory) -> str:
-    """A Llama of 2 layers that knows nothing, with a byte-level BPE tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<s>", "</s>", "<pad>", "<u>", "<a>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        ENGLISH + SPANISH, trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    tokenizer.chat_template = _CHAT
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-        initializer_range=0.5,
-    )
-    folder = tmp_path_factory.mktemp("checkpoint")
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+def checkpoint(tiny) -> str:
+    return str(tiny)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -64,24 +65,31 @@ def train(tiny: Path, data: Path, out: Path, keys: dict, **environment):
     return load_file(out / "model.safetensors"), done.stdout + done.stderr
 
 
+def rows(data: Path, subset: str) -> list[dict]:
+    return [json.loads(line) for line in (data / f"{subset}.jsonl").read_text().splitlines()]
+
+
+def sample_loss(model, tokenizer, row: dict) -> torch.Tensor:
+    """The mean cross-entropy of one answer, the prompt written out by hand."""
+    system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face."
+    prompt = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{row['instruction']}<|im_end|>\n"
+    ids = tokenizer(prompt + "<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
+    answer = tokenizer(row["output"] + "<|im_end|>\n", add_special_tokens=False)["input_ids"]
+    logits = model(input_ids=torch.tensor([ids + answer])).logits[0]
+    return torch.nn.functional.cross_entropy(logits[len(ids) - 1 : -1], torch.tensor(answer))
+
+
 @pytest.fixture(scope="module")
 def truth(tiny, data) -> dict:
     """The change of the parameters: -lr times the gradient of N/K times equation 6, over N, sample by sample."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float64)
-    system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face."
     objective, losses = 0.0, {}
     for subset, size in SIZES.items():
         losses[subset] = []
-        for line in (data / f"{subset}.jsonl").read_text().splitlines():
-            row = json.loads(line)
-            prompt = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{row['instruction']}<|im_end|>\n"
-            ids = tokenizer(prompt + "<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
-            answer = tokenizer(row["output"] + "<|im_end|>\n", add_special_tokens=False)["input_ids"]
-            logits = model(input_ids=torch.tensor([ids + answer])).logits[0]
-            nats = torch.nn.functional.cross_entropy(logits[len(ids) - 1 : -1], torch.tensor(answer))
+        for row in rows(data, subset):
+            nats = sample_loss(model, AutoTokenizer.from_pretrained(tiny), row)
             objective = objective + WEIGHTS[subset] * nats / size
-            losses[subset].append(float(nats))
+            losses[subset].append(nats.item())
     (objective / len(SIZES)).backward()
     return {
         "change": {name: -LEARNING_RATE * p.grad for name, p in model.named_parameters()},
@@ -120,6 +128,24 @@ def test_one_step_is_equation_6(mode, tiny, data, truth, tmp_path):
     log = [json.loads(line) for line in (tmp_path / "out/trainer_log.jsonl").read_text().splitlines()]
     for subset, nats in truth["losses"].items():
         assert log[0][f"loss_{subset}"] == pytest.approx(nats, abs=1e-4)
+
+
+def test_validation_is_split_from_each_subset_and_weighted_alike(tiny, data, tmp_path):
+    keys = {"val_size": 0.5, "eval_strategy": "steps", "eval_steps": 1, "learning_rate": 0.0, "seed": 7}
+    _, printed = train(tiny, data, tmp_path / "out", keys)
+    # 4, 1 and 2 rows stay in training: 7/(3*4), 7/(3*1), half of 7/(3*2)
+    weights = {"LL": 7 / 12, "TT": 7 / 3, "mt": 7 / 12}
+    assert "LL 4 rows x 0.5833, TT 1 rows x 2.333, mt 2 rows x 0.5833" in printed
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float64)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    losses = [
+        weights[subset] * sample_loss(model, tokenizer, row).item()
+        for subset in SIZES
+        for row in Dataset.from_list(rows(data, subset)).train_test_split(test_size=0.5, seed=7)["test"]
+    ]
+    log = [json.loads(line) for line in (tmp_path / "out/trainer_log.jsonl").read_text().splitlines()]
+    found = next(line["eval_loss"] for line in log if "eval_loss" in line)
+    assert found == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
 def test_without_the_weights_it_is_not(tiny, data, truth, tmp_path):

@@ -1,5 +1,6 @@
 """Weights, layouts of the loss, and what the plugin does and refuses, without starting LLaMA-Factory."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -144,18 +145,27 @@ def test_what_cannot_be_exact_stops(key, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["get_dataset", "SFTDataCollatorWith4DAttentionMask", "CustomSeq2SeqTrainer"])
-def test_unknown_names_stop_only_when_needed(name, tmp_path, capsys):
+def test_unknown_names_stop_only_where_they_are_needed(name, tmp_path, capsys):
     module = workflow([])
+    module.run_sft = lambda *args, **kwargs: "done"
+    module.run_sft.__signature__ = inspect.signature(workflow([]).run_sft)
     delattr(module, name)
-    if name != "CustomSeq2SeqTrainer":
-        plugin.install(module)
-        data = arguments(tmp_path, {"plain": {"file_name": "x.jsonl"}})
-        assert module.run_sft(None, *data) == "done"
-    else:
-        plugin.install(module)
+    plugin.install(module)
+    assert module.run_sft(None, *arguments(tmp_path, {"plain": {"file_name": "x.jsonl"}})) == "done"
     with pytest.raises(SystemExit) as stop:
         module.run_sft(None, *arguments(tmp_path, {"a": {"file_name": "x", "sdrrl": {"subset": "LL"}}}))
-    err = capsys.readouterr().err
+    assert_names_the_version(stop, capsys.readouterr().err, name)
+
+
+def test_a_workflow_without_run_sft_stops_when_it_is_called(capsys):
+    module = SimpleNamespace()
+    plugin.install(module)
+    with pytest.raises(SystemExit) as stop:
+        module.run_sft(None)
+    assert_names_the_version(stop, capsys.readouterr().err, "run_sft")
+
+
+def assert_names_the_version(stop, err: str, name: str):
     assert stop.value.code == 2 and name in err and f"llamafactory {plugin.WORKS_WITH}" in err and err.count("\n") == 1
 
 
