@@ -84,6 +84,7 @@ def weighted_trainer(stock: type, entries: list[Entry], weights: list[float]) ->
             # The loss is normalised here, by samples: no further division by the accumulation steps.
             self.model_accepts_loss_kwargs = True
             self._seen = torch.zeros(2, len(subsets), dtype=torch.float64)
+            self._held = torch.zeros(2, dtype=torch.float64)
             for callback in self.callback_handler.callbacks:
                 if hasattr(callback, "_write_log"):
                     callback._write_log = _with_subset_losses(callback._write_log, self)
@@ -102,11 +103,22 @@ def weighted_trainer(stock: type, entries: list[Entry], weights: list[float]) ->
             total = (weight * losses).sum()
             if num_items_in_batch is None or not model.training:
                 loss = total / len(losses)
+                self._held += torch.tensor([total.item(), len(losses)], dtype=torch.float64)
             else:
                 self._count(entry, losses)
                 # Ranks' gradients are averaged, so each rank's part is scaled up by their number.
                 loss = total * self.accelerator.num_processes / num_items_in_batch
             return (loss, {"loss": loss}) if return_outputs else loss
+
+        def evaluation_loop(self, *args, **kwargs):
+            """The stock loop takes the mean of the batches' losses; a last, shorter batch would count too much."""
+            self._held.zero_()
+            output = super().evaluation_loop(*args, **kwargs)
+            total, samples = self.accelerator.reduce(self._held.to(self.args.device), reduction="sum").tolist()
+            for key in output.metrics:
+                if key.endswith("_loss") and samples:
+                    output.metrics[key] = total / samples
+            return output
 
         def _count(self, entry, losses):
             of = torch.tensor(subset_of)[entry.cpu()]
