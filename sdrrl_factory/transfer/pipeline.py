@@ -227,7 +227,8 @@ def _print_summary(subsets, records, left_out: Counter, names: list[str], config
     own = sum(r["answer_origin"] == "G" for r in records)
     print(f"left out on reading: {told(left_out)}")
     print(f"answers: {own} the model's own, {len(records) - own} ground truth")
-    print(f"own answers given up for the ground truth: {told(reasons['generation'])}")
+    hint = " (raise generator.max_new_tokens to keep more)" if reasons["generation"]["cut off"] else ""
+    print(f"own answers given up for the ground truth: {told(reasons['generation'])}{hint}")
     rates = f"{known / max(words, 1):.0%} known, {switched / max(known, 1):.1%} of the known switched"
     print(f"code-switching: {words} words, {rates}")
     print(f"registered in {config.dataset_dir}/dataset_info.json; in a train recipe:")
