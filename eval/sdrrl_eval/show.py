@@ -40,8 +40,8 @@ def change(name: str, base: float, value: float) -> tuple[str, str]:
     """(text, "better" | "worse" | "same"); of the values as they are shown, so that the line adds up."""
     decimals = _row(name)[2]
     delta = round(value, decimals) - round(base, decimals)
-    size = number(name, abs(delta))
-    if size == number(name, 0):
+    size = number(name, abs(delta)).replace("%", " points")
+    if not round(delta, decimals):
         return "no change", "same"
     verdict = "better" if (delta < 0) == lower_is_better(name) else "worse"
     return f"{'↑' if delta > 0 else '↓'} {size} {verdict}", verdict

@@ -94,7 +94,7 @@ def test_the_table(runs, capsys):
         "text loss ↓ spa 3.500 2.500 ↓ 1.000 better",
         "translation chrF ↑ eng → spa 20.0 25.0 ↑ 5.0 better",
         "translation BLEU ↑ spa → eng 10.0 9.0 ↓ 1.0 worse",
-        "off-target ↓ spa 30.0% 40.0% ↑ 10.0% worse",
+        "off-target ↓ spa 30.0% 40.0% ↑ 10.0 points worse",
         "English",
         "text loss ↓ eng 2.000 2.000 no change",
     ]
@@ -140,7 +140,7 @@ def test_numbers_of_other_data_are_not_compared(tmp_path, capsys):
     compare([make_run(tmp_path / "a", scores(0)), make_run(tmp_path / "b", other)])
     said = capsys.readouterr().out
     assert "not comparable" in said and "n 2, s:1 against n 2, tokens:9 (signature differ: not comparable)" in said
-    assert "↓ 29.0% better" in said
+    assert "↓ 29.0 points better" in said
 
 
 def test_three_runs_mark_the_best(tmp_path):
