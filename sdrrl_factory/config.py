@@ -139,10 +139,6 @@ def _check(value, hint, meta, key: str, place) -> Any:
         if not isinstance(value, list) or not value:
             raise wrong("a list that is not empty")
         return [_check(v, args[0], meta, f"{key}.{i}", place) for i, v in enumerate(value)]
-    if hint is dict or origin is dict:
-        if not isinstance(value, dict):
-            raise wrong("a group of keys")
-        return value
     if hint is float and type(value) is int:
         value = float(value)
     if type(value) is not hint:

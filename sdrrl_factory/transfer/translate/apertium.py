@@ -51,7 +51,7 @@ class Apertium:
         stream = _through(before, stream)
         if tagger:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                stream = list(pool.map(lambda text: _run(shlex.split(tagger), text), stream))
+                stream = list(pool.map(lambda text: _run(tagger, text), stream))
             stream = _through(after, stream)
         return [_plain(text) for text in stream]
 
@@ -65,15 +65,15 @@ def _codes(code: str) -> list[str]:
     return [row.apertium, row.iso1]
 
 
-def _stages(mode: Path) -> tuple[str, str | None, str]:
+def _stages(mode: Path) -> tuple[str, list[str], str]:
     """The pipeline of a .mode file: before the tagger, the tagger, after it; every part flushing at NUL."""
     # $1 and $2 are the shell's places for the generator's and the tagger's options: unknown words unmarked, none.
     parts = [p.strip() for p in mode.read_text().replace("$1", "-n").replace("$2", "").strip().split("|")]
     at = next((i for i, p in enumerate(parts) if p.startswith("apertium-tagger")), None)
     flushing = [p.replace(" ", " -z ", 1) if " " in p else f"{p} -z" for p in parts]
     if at is None:
-        return " | ".join(flushing), None, ""
-    return " | ".join(flushing[:at]), parts[at], " | ".join(flushing[at + 1 :])
+        return " | ".join(flushing), [], ""
+    return " | ".join(flushing[:at]), shlex.split(parts[at]), " | ".join(flushing[at + 1 :])
 
 
 def _through(pipeline: str, texts: list[str]) -> list[str]:
