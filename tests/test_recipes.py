@@ -1,11 +1,14 @@
 """The recipes that are carried: listed, copied, known to the parsers that read them, and two of them run."""
 
+import gzip
 import json
 import re
 
 import pytest
 import yaml
 
+from sdrrl_eval.recipe import EvalConfig, check
+from sdrrl_eval.runner import plan
 from sdrrl_factory.cli import main
 from sdrrl_factory.config import load
 from sdrrl_factory.errors import UserError
@@ -80,6 +83,41 @@ def test_export_recipes_are_known_to_llamafactorys_parser(name):
 
     model, *_ = _parse_infer_args(read(str(RECIPES[name])))
     assert model.export_dir and (model.adapter_name_or_path is None) == (not name.endswith("lora"))
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("eval/")])
+def test_eval_recipes_are_read_and_their_keys_go_together(name):
+    config, place = load(EvalConfig, str(RECIPES[name]))
+    check(config, place)
+    assert config.output_dir.startswith("runs/eval/")
+
+
+@pytest.mark.parametrize("name", ["eval/benchmarks_ind", "eval/server_ind"])
+def test_benchmark_recipes_read_files_in_the_official_formats(name, tmp_path):
+    """With the small files of the tests where the recipe's head puts the official ones, and the languages they have."""
+    there, home = tmp_path / "data/benchmarks", ROOT / "tests/data"
+    there.mkdir(parents=True)
+    parts = {
+        "belebele": "Belebele",
+        "flores": "flores200_dataset",
+        "xlsum": "XLSum",
+        "mkqa/mkqa.jsonl.gz": "mkqa.jsonl.gz",
+    }
+    for source, target in parts.items():
+        (there / target).symlink_to(home / source)
+    (there / "bactrian-x").mkdir()
+    questions = [{"instruction": "¿Qué hora es?", "input": "", "id": "1", "output": "Las tres."}]
+    (there / "bactrian-x/es.json.gz").write_bytes(gzip.compress(json.dumps(questions).encode()))
+    config, place = load(EvalConfig, str(RECIPES[name]))
+    for task in config.tasks:
+        assert task.path.startswith("data/benchmarks/")
+        task.path = str(tmp_path / task.path)
+        task.langs = ["spa"]
+        if task.task == "flores":
+            # The model of tok:flores200 and COMET's are downloads.
+            task.metrics, task.tokenizer = ["bleu", "chrf++"], "13a"
+    found = [part.name for part in plan(config, place)]
+    assert found == ["belebele.spa", "flores.eng-spa", "flores.spa-eng", "xlsum.spa", "mkqa.spa", "off_target.spa"]
 
 
 @pytest.mark.slow  # the import

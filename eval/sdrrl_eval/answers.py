@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -24,14 +24,15 @@ class Answers:
         folder: of the files, one for each `identity`.
         identity: all that shapes an answer but its prompt: the checkpoint, its prompt format.
         load: gives the model when it is first needed.
+        server: answers in its place, and knows no likelihoods; each answer is kept as it comes.
     """
 
-    def __init__(self, folder: Path, identity: str, load: Callable[[], "LM | Remote"]):
-        self.path, self._load = folder / f"{sha256(identity)[:16]}.jsonl", load
+    def __init__(self, folder: Path, identity: str, load: Callable[[], LM] | None, server: Server | None = None):
+        self.path, self._load, self._server = folder / f"{sha256(identity)[:16]}.jsonl", load, server
         self._known = _read(self.path)
 
     @cached_property
-    def model(self) -> "LM | Remote":
+    def model(self) -> LM:
         return self._load()
 
     def generate(self, users: Sequence[str], max_new_tokens: int, batch_size: int) -> list[Generation]:
@@ -40,8 +41,16 @@ class Answers:
         def answer(batch: list[str]) -> list[list[str]]:
             return [[a.text, a.finish] for a in self.model.generate(batch, max_new_tokens, batch_size)]
 
-        what = f"answers of at most {max_new_tokens} tokens"
-        rows = self.remember(("generate", max_new_tokens), what, users, answer, batch_size, self._tokens)
+        def ask(missing: list[str]) -> Iterator[tuple[list[str], list[list[str]]]]:
+            turns = [[{"role": "user", "content": user}] for user in missing]
+            for i, a in self._server.stream(turns, max_new_tokens, 0.0):
+                yield [missing[i]], [[a.text, a.finish]]
+
+        kind, what = ("generate", max_new_tokens), f"answers of at most {max_new_tokens} tokens"
+        if self._server:
+            rows = self._remember(kind, what, users, ask)
+        else:
+            rows = self.remember(kind, what, users, answer, batch_size, self._tokens)
         return [Generation(*row) for row in rows]
 
     def answer_loss(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[tuple[float, int]]:
@@ -65,7 +74,7 @@ class Answers:
         return [(nats, n) for nats, n in rows]
 
     def facts(self) -> dict[str, str]:
-        """What the answers were made with: the prompt's format, the precision, the device; {} of a server."""
+        """What the answers were made with: the prompt's format, the precision, the device."""
         return self.remember("facts", "", [""], lambda _: [_facts(self.model)], 1)[0]
 
     def _tokens(self, user: str) -> int:
@@ -87,21 +96,34 @@ class Answers:
             what: the values' name on the terminal.
             size: of an input; the largest come first.
         """
+
+        def batches(missing: list) -> Iterator[tuple[list, list]]:
+            missing.sort(key=lambda one: -size(one))
+            for start in range(0, len(missing), batch_size):
+                batch = missing[start : start + batch_size]
+                yield batch, compute(batch)
+
+        return self._remember(kind, what, inputs, batches)
+
+    def _remember(
+        self, kind: Any, what: str, inputs: Sequence[Hashable], compute: Callable[[list], Iterator[tuple[list, list]]]
+    ) -> list:
+        """compute: of the inputs that are not known, (some of them, their values) as they come."""
         keys = {one: sha256(json.dumps([kind, one]))[:32] for one in inputs}
         missing = [one for one, key in keys.items() if key not in self._known]
         values = {key: self._known.get(key) for key in keys.values()}
         if missing:
-            missing.sort(key=lambda one: -size(one))
             with _progress(what, len(keys), len(keys) - len(missing)) as advance:
-                for start in range(0, len(missing), batch_size):
-                    batch = missing[start : start + batch_size]
-                    done = {keys[one]: value for one, value in zip(batch, compute(batch), strict=True)}
+                for some, found in compute(missing):
+                    done = {keys[one]: value for one, value in zip(some, found, strict=True)}
                     values |= done
                     self._keep({key: value for key, value in done.items() if not _failed(value)})
-                    advance(len(batch))
+                    advance(len(some))
         return [values[keys[one]] for one in inputs]
 
     def _keep(self, done: dict) -> None:
+        if not done:
+            return
         self._known |= done
         line = json.dumps(done, ensure_ascii=False)
         try:
@@ -112,22 +134,7 @@ class Answers:
             raise UserError(f"{self.path}: cannot be written ({err.strerror}); make room and run it again") from None
 
 
-class Remote:
-    """A server in the model's place; it knows no likelihoods."""
-
-    def __init__(self, server: Server):
-        self._server = server
-
-    def generate(self, users: Sequence[str], max_new_tokens: int, batch_size: int) -> list[Generation]:
-        return self._server.chat([[{"role": "user", "content": user}] for user in users], max_new_tokens, 0.0)
-
-    def encode(self, user: str) -> str:
-        return user
-
-
-def _facts(model: LM | Remote) -> dict[str, str]:
-    if isinstance(model, Remote):
-        return {}
+def _facts(model: LM) -> dict[str, str]:
     form = model.tokenizer.decode(model.encode("{prompt}"))
     return {"format": form, "precision": str(model.model.dtype)[6:], "device": model.model.device.type}
 

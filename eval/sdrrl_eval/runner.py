@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from sdrrl_eval import checkpoint
-from sdrrl_eval.answers import Answers, Remote
+from sdrrl_eval.answers import Answers
 from sdrrl_eval.recipe import EvalConfig, TaskConfig, check
 from sdrrl_eval.tasks.part import Part
 from sdrrl_factory.errors import UserError
@@ -19,8 +19,6 @@ from sdrrl_factory.lm import Generation
 from sdrrl_factory.server import Server
 
 Place = Callable[[str], str]
-
-_REQUESTS = 4  # times `concurrency` are asked for between two writes
 
 
 def run(config: EvalConfig, recipe_path: str, place: Place | None = None) -> dict:
@@ -32,8 +30,8 @@ def run(config: EvalConfig, recipe_path: str, place: Place | None = None) -> dic
     place = place or (lambda key: f"{recipe_path}: {key}")
     parts = plan(config, place)
     out = _writable(config.output_dir, place)
-    lm, batch_size = _model(config, place, out)
-    answers = _generate(lm, parts, batch_size)
+    lm = _model(config, place, out)
+    answers = _generate(lm, parts, config.batch_size)
     scores, about = [], {}
     for part in parts:
         given = [answers[item.prompt, part.max_new_tokens] for item in part.items if item.prompt is not None]
@@ -91,8 +89,8 @@ def _without_likelihoods(task: TaskConfig) -> str:
     return ""
 
 
-def _model(config: EvalConfig, place: Place, out: Path) -> tuple[Answers, int]:
-    """The model with its memory, and how many prompts it is given at a time."""
+def _model(config: EvalConfig, place: Place, out: Path) -> Answers:
+    """The model, or the server in its place, with its memory."""
     if config.server:
         s = config.server
         where = place("server.base_url")
@@ -106,7 +104,7 @@ def _model(config: EvalConfig, place: Place, out: Path) -> tuple[Answers, int]:
             place=where,
         )
         identity = f"{config.model} at {s.base_url}"
-        return Answers(out / "answers", identity, lambda: Remote(server)), _REQUESTS * s.concurrency
+        return Answers(out / "answers", identity, None, server)
     checkpoint.check(config, place)
     load = partial(checkpoint.load, config, place)
     if checkpoint.folder(config.model) is None:
@@ -114,7 +112,7 @@ def _model(config: EvalConfig, place: Place, out: Path) -> tuple[Answers, int]:
         load = lambda: loaded  # noqa: E731
     which = checkpoint.model_hash(config.model, config.adapter)
     identity = f"{which} {checkpoint.format_hash(config.model, config.adapter)} {config.template}"
-    return Answers(out / "answers", identity, load), config.batch_size
+    return Answers(out / "answers", identity, load)
 
 
 def _writable(folder: str, place: Place) -> Path:

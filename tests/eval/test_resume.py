@@ -198,24 +198,42 @@ def test_spoilt_lines_are_passed_over(spy, tmp_path):
     assert asked(again, tmp_path) == first and again.batches == []
 
 
+class FakeServer:
+    """Answers in another order than asked; at the prompt "end" it breaks down."""
+
+    def __init__(self, failing=()):
+        self.failing, self.asked = failing, []
+
+    def stream(self, conversations, max_tokens, temperature):
+        for i, [turn] in sorted(enumerate(conversations), key=lambda pair: pair[0] % 2):
+            user = turn["content"]
+            if user == "end":
+                raise UserError("the server is gone")
+            self.asked.append(user)
+            yield i, Generation("", "error: 500") if user in self.failing else Generation(f"<{user}>", "stop")
+
+
 def test_what_a_server_failed_at_is_asked_again(tmp_path):
-    class Flaky:
-        calls = 0
+    first, then = FakeServer(failing=["b"]), FakeServer()
+    users = ["a", "b", "c", "a"]
+    a, b, c, _ = Answers(tmp_path, "x", None, first).generate(users, 4, 2)
+    assert [a.text, b, c.text] == ["<a>", Generation("", "error: 500"), "<c>"] and sorted(first.asked) == [
+        "a",
+        "b",
+        "c",
+    ]
+    assert [g.text for g in Answers(tmp_path, "x", None, then).generate(users, 4, 2)] == ["<a>", "<b>", "<c>", "<a>"]
+    assert then.asked == ["b"]
 
-        def encode(self, user):
-            return user
 
-        def generate(self, users, *rest):
-            self.calls += 1
-            return [
-                Generation("", "error: 500") if u == "b" and self.calls == 1 else Generation(u, "stop") for u in users
-            ]
-
-    flaky = Flaky()
-    answers = Answers(tmp_path, "a", lambda: flaky)
-    assert answers.generate(["a", "b"], 4, 2)[1] == Generation("", "error: 500")
-    assert Answers(tmp_path, "a", lambda: flaky).generate(["a", "b"], 4, 2)[1] == Generation("b", "stop")
-    assert Answers(tmp_path, "a", None).generate(["a", "b"], 4, 2)[0] == Generation("a", "stop")
+def test_each_answer_of_a_server_is_kept_as_it_comes(tmp_path):
+    with pytest.raises(UserError, match="the server is gone"):
+        Answers(tmp_path, "x", None, FakeServer()).generate(["a", "end", "c", "d", "e"], 4, 2)
+    later = FakeServer()
+    found = Answers(tmp_path, "x", None, later).generate(["a", "c", "d", "e"], 4, 2)
+    assert [g.text for g in found] == ["<a>", "<c>", "<d>", "<e>"]
+    # The places 0, 2 and 4 came before it broke down.
+    assert later.asked == ["d"]
 
 
 def test_answers_that_cannot_be_written_are_one_line(spy, tmp_path):
