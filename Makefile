@@ -53,7 +53,7 @@ runs/eval/demo_spa_sdrrl/results.json: $(EXPORTED)/model.safetensors $(EVAL)
 	sdrrl eval $(EVAL)
 
 $(TSNE)/tsne.json: $(EXPORTED)/model.safetensors
-	sdrrl tsne --model models/smollm2-135m --model $(EXPORTED) --output $(TSNE) \
+	sdrrl tsne --template empty --model models/smollm2-135m --model $(EXPORTED) --output $(TSNE) \
 	  --source data/heldout/instructions.eng.jsonl --target data/heldout/instructions.spa.jsonl
 
 test: .venv/installed-all
