@@ -49,7 +49,7 @@ class NextToken:
 
     def __init__(self, model, rows: Sequence[list[int]], batch_size: int):
         self.model, self.rows = model, rows
-        self._shares = _keeps_all_keys(model)
+        self._shares = keeps_all_keys(model)
         self._everywhere, found = groups(rows) if self._shares else (0, [(0, [i]) for i in range(len(rows))])
         self._start = None
         parts = [(shared, some[k : k + batch_size]) for shared, some in found for k in range(0, len(some), batch_size)]
@@ -139,7 +139,7 @@ def _arguments(model) -> set[str]:
     return set(inspect.signature(inner.forward).parameters)
 
 
-def _keeps_all_keys(model) -> bool:
+def keeps_all_keys(model) -> bool:
     """Whether a prefix's keys and values are the same whatever follows, at any place in the cache."""
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None) or ["full_attention"]

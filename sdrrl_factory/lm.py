@@ -126,9 +126,10 @@ class LM:
     ) -> list[Generation]:
         """Answer each of `users`, in their order; `progress` is told how many more are done.
 
-        Batches are sorted by length (less padding), padded on the left, and halve themselves, for good, when memory
-        runs out. With a temperature an answer depends on its prompt and its one of `seeds` alone, whatever stands in
-        the batch beside it (but for the rounding of sums); without `seeds` they are counted up from `seed`.
+        Batches are sorted by length (less padding), padded on the left, let go of answers that have ended, and halve
+        themselves, for good, when memory runs out. With a temperature an answer depends on its prompt and its one of
+        `seeds` alone, whatever stands in the batch beside it (but for the rounding of sums); without `seeds` they are
+        counted up from `seed`.
         """
         prompts = [self.encode(u, s) for u, s in zip(users, systems or [""] * len(users), strict=True)]
         seeds = range(seed, seed + len(prompts)) if seeds is None else seeds
@@ -167,28 +168,14 @@ class LM:
         print(f"out of memory: batch_size is now {self._largest}", flush=True)
 
     def _generate_batch(self, prompts: list[list[int]], max_new_tokens: int, noise) -> list[Generation]:
-        import torch
-        from transformers import GenerationConfig
+        from sdrrl_factory.decoding import continuations
 
-        padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
-        padded = padded.to(self.model.device)
-        # The checkpoint's own settings may sample or penalise.
-        config = GenerationConfig(
-            max_new_tokens=max_new_tokens, eos_token_id=self.stops, pad_token_id=self.tokenizer.pad_token_id
-        )
-        with torch.inference_mode():
-            ids = self.model.generate(
-                input_ids=padded["input_ids"],
-                attention_mask=padded["attention_mask"],
-                generation_config=config,
-                use_model_defaults=False,
-                logits_processor=[noise] if noise else None,
-            )
+        pad = self.tokenizer.pad_token_id
         rows = []
-        for row in ids[:, padded["input_ids"].shape[1] :].tolist():
-            end = next((k for k, token in enumerate(row) if token in self.stops), None)
-            text = self.tokenizer.decode(row[:end], skip_special_tokens=True).strip()
-            rows.append(Generation(text, "length" if end is None else "stop"))
+        for row in continuations(self.model, prompts, max_new_tokens, self.stops, pad, noise):
+            ended = row[-1] in self.stops
+            text = self.tokenizer.decode(row[: len(row) - ended], skip_special_tokens=True).strip()
+            rows.append(Generation(text, "stop" if ended else "length"))
         return rows
 
     def answer_loss(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[tuple[float, int]]:
@@ -285,15 +272,16 @@ class _Gumbel:
     def __init__(self, temperature: float, seeds: Sequence[int]):
         self.temperature, self.seeds, self._generators = temperature, seeds, None
 
-    def __call__(self, input_ids, scores):
+    def __call__(self, rows: Sequence[int], scores):
+        """scores: (rows, vocabulary) of the prompts at these places."""
         import torch
 
         if self._generators is None:
             self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self.seeds]
         # In float64: float32's uniform numbers have steps that show in the tail of a large vocabulary.
         noise = torch.empty(scores.shape, dtype=torch.float64, device=scores.device)
-        for row, generator in zip(noise, self._generators, strict=True):
-            row.exponential_(generator=generator)
+        for row, values in zip(rows, noise, strict=True):
+            values.exponential_(generator=self._generators[row])
         return scores.double() / self.temperature - noise.log_()
 
 

@@ -110,16 +110,16 @@ def test_draws_follow_the_softmax_at_the_temperature(lm):
 
 
 def fails_once(own, error):
-    """`own`'s model runs out of memory at its first batch; the sizes of all batches come back."""
-    sizes, generate = [], own.model.generate
+    """`own` runs out of memory at its first batch; the sizes of all batches come back."""
+    sizes, generate = [], own._generate_batch
 
-    def spoilt(**settings):
-        sizes.append(len(settings["input_ids"]))
+    def spoilt(prompts, *rest):
+        sizes.append(len(prompts))
         if len(sizes) == 1:
             raise error
-        return generate(**settings)
+        return generate(prompts, *rest)
 
-    own.model.generate = spoilt
+    own._generate_batch = spoilt
     return sizes
 
 

@@ -1,0 +1,90 @@
+"""Continues a batch of prompts token by token; rows that have ended leave the batch."""
+
+from collections.abc import Callable, Sequence
+
+_SHARE = 8  # rows are let go once they are one in so many: each time copies the cache
+
+
+def continuations(
+    model, prompts: Sequence[list[int]], limit: int, stops: Sequence[int], pad: int, noise: Callable | None = None
+) -> list[list[int]]:
+    """The tokens each prompt is continued with: the likeliest ones, up to `limit`, a stop token last where one came.
+
+    What each row costs ends with it, where transformers' own loop computes all rows until the last one is done. Models
+    whose cache is more than the keys of all tokens go through transformers' loop.
+
+    noise: (rows, their scores) -> scores; `rows` are places in `prompts`.
+    """
+    from sdrrl_factory.choices import keeps_all_keys
+
+    run = _shrinking if keeps_all_keys(model) else _whole
+    return run(model, *_padded(prompts, pad, model.device), limit, set(stops), pad, noise)
+
+
+def _padded(prompts: Sequence[list[int]], pad: int, device):
+    """(ids, mask), each (prompts, longest prompt), padded on the left."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids.to(device), mask.to(device)
+
+
+def _shrinking(model, ids, mask, limit, stops, pad, noise) -> list[list[int]]:
+    import torch
+
+    out: list[list[int]] = [[] for _ in ids]
+    rows, past = list(range(len(ids))), None  # of each row in the batch, its place among the prompts
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.inference_mode():
+        for _ in range(limit):
+            found = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=places,
+                past_key_values=past,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            past, scores = found.past_key_values, found.logits[:, -1].float()
+            tokens = (noise(rows, scores) if noise else scores).argmax(-1)
+            going = []
+            for k, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+                if not out[row] or out[row][-1] not in stops:
+                    out[row].append(token)
+                    if token not in stops:
+                        going.append(k)
+            if not going:
+                break
+            ids, places = tokens[:, None], places[:, -1:] + 1
+            if (len(rows) - len(going)) * _SHARE >= len(rows):
+                kept = torch.tensor(going, device=ids.device)
+                past.batch_select_indices(kept)
+                ids, mask, places = ids[kept], mask[kept], places[kept]
+                rows = [rows[k] for k in going]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+    return out
+
+
+def _whole(model, ids, mask, limit, stops, pad, noise) -> list[list[int]]:
+    import torch
+    from transformers import GenerationConfig
+
+    # The checkpoint's own settings may sample or penalise.
+    config = GenerationConfig(max_new_tokens=limit, eos_token_id=sorted(stops), pad_token_id=pad)
+    everywhere = range(len(ids))
+    processors = [lambda _, scores: noise(everywhere, scores)] if noise else None
+    with torch.inference_mode():
+        found = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            use_model_defaults=False,
+            logits_processor=processors,
+        )
+    out = []
+    for row in found[:, ids.shape[1] :].tolist():
+        end = next((k + 1 for k, token in enumerate(row) if token in stops), len(row))
+        out.append(row[:end])
+    return out
