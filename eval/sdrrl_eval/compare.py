@@ -141,7 +141,10 @@ def _notes(systems: list[Run], rows: Sequence[Row], left_out: Sequence[str]) -> 
     for row in sorted(rows, key=lambda row: row.language == ENGLISH):
         lines.setdefault(_basis(row), []).append(row)
     notes = [f"{_called(same)}: {basis}" for basis, same in lines.items()]
-    untested = [row for row in rows if not row.mismatch and any(v is None for v in row.resampled)]
+    few = [row for row in rows if not row.mismatch and row.few]
+    untested = [row for row in rows if not (row.mismatch or row.few) and any(v is None for v in row.resampled)]
+    if few and len(systems) > 1:
+        notes.append(f"no p-value, of fewer than {significance.MIN_ITEMS} items: {_called(few)}")
     if untested and len(systems) > 1:
         notes.append(f"no p-value, as predictions/ is not there or does not give the score: {_called(untested)}")
     if left_out:

@@ -74,11 +74,17 @@ class Row:
         return show.change(self.metric, self.scores[0]["value"], self.scores[run]["value"])
 
     def p(self, run: int, other: int = 0) -> float | None:
-        """Of the paired bootstrap against the base, or another run; None where there is nothing to resample."""
+        """Of the paired bootstrap against the base, or another run; None where there is too little to resample."""
         a, b = self.resampled[run], self.resampled[other]
-        if self.mismatch or a is None or b is None or run == other:
+        if self.mismatch or self.few or a is None or b is None or run == other:
             return None
-        return significance.p_value(self.scores[run]["value"], a, self.scores[other]["value"], b)
+        value, base = self.scores[run]["value"], self.scores[other]["value"]
+        return significance.p_value(value, a, base, b) if value != base else 1.0
+
+    @property
+    def few(self) -> bool:
+        """Whether the items are too few for any p-value: all of them in one system's favour could be chance."""
+        return self.scores[0]["n"] < significance.MIN_ITEMS
 
     def marks(self, run: int) -> str:
         """† surely not the base's value; ‡ (of three or more runs) surely not the second best's."""

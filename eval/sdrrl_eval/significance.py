@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 RESAMPLES, SEED, LEVEL = 1000, 12345, 0.05  # the first two are sacrebleu's
+MIN_ITEMS = 6  # of five items that all favour one system, a two-sided sign test says 2 / 2**5 = 0.0625
 _ROUNDING = 0.006  # an item's own score may be stored with two decimals
 LEGEND = (
     "Bold: best; underlined: second best. † differs from the first system, ‡ the best from the second best "
@@ -55,7 +56,10 @@ def statistics(score: dict, rows: Sequence[dict]) -> Statistics | None:
 
 
 def p_value(value: float, resampled, other: float, other_resampled) -> float:
-    """Two-sided, as sacrebleu's `--paired-bs`: how often chance alone makes so large a difference."""
+    """As sacrebleu's `--paired-bs` (Riezler and Maxwell 2005): how often chance alone makes so large a difference.
+
+    It takes the sizes of the resamples' differences around their mean; of a clear difference that is one tail.
+    """
     import numpy as np
 
     size = np.abs(resampled - other_resampled)

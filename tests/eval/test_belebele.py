@@ -167,8 +167,8 @@ def test_the_likelihood_task(lm, exact, tmp_path):
         expected = one_by_one(exact, lm.tokenizer, row["prompt"], CHOICES)
         assert row["logprobs"] == pytest.approx(expected, abs=1e-4)
         assert row["letter"] == row["output"] == "ABCD"[expected.index(max(expected))]
-        assert row["right"] == (row["letter"] == row["reference"])
-    assert score["value"] == pytest.approx(100 * sum(row["right"] for row in rows) / 6, abs=1e-4)
+        assert row["accuracy"] == (row["letter"] == row["reference"])
+    assert score["value"] == pytest.approx(100 * sum(row["accuracy"] for row in rows) / 6, abs=1e-4)
     assert (score["metric"], score["n"]) == ("accuracy", 6) and score["ci95"][0] <= score["value"] <= score["ci95"][1]
     assert score["signature"] == "mode:likelihood|shots:0|prompt:official"
     # Once computed, it is read back: no model is asked.
@@ -218,7 +218,7 @@ def test_the_generative_task(tmp_path):
     rows, [score] = belebele.score(part, answers, None, 4, 42)
     gold = [item.reference for item in part.items]
     right = [a == b for a, b in zip(["B", "A", "", "C", "x", "D"], gold, strict=True)]
-    assert [row["right"] for row in rows] == right and rows[0]["output"] == "(B)"
+    assert [row["accuracy"] for row in rows] == right and rows[0]["output"] == "(B)"
     assert score["value"] == pytest.approx(100 * sum(right) / 6, abs=1e-4)
     assert score["signature"].startswith("mode:generate")
 

@@ -260,15 +260,15 @@ def test_other_items_are_not_compared(tmp_path, capsys):
 
 
 def test_predictions_that_do_not_give_the_score_are_named(tmp_path, capsys):
-    runs = [item_run(tmp_path / name, {("mkqa", "f1", "spa"): [1.0, 3.0]}) for name in ("a", "b")]
-    put_items(runs[1], "mkqa.spa", [{"id": str(i), "prompt": f"q{i}", "output": "x", "f1": 9.0} for i in range(2)])
+    runs = [item_run(tmp_path / name, {("mkqa", "f1", "spa"): [1.0, 3.0] * 3}) for name in ("a", "b")]
+    put_items(runs[1], "mkqa.spa", [{"id": str(i), "prompt": f"q{i}", "output": "x", "f1": 9.0} for i in range(6)])
     compare(runs)
     assert "no p-value, as predictions/ is not there or does not give the score: MKQA F1 spa" in capsys.readouterr().out
 
 
 def test_a_system_of_one_checkpoint_a_language(tmp_path, capsys):
     def value(x):
-        return [x] * 4
+        return [x] * 6
 
     base = item_run(tmp_path / "base", {("mkqa", "f1", lang): value(10.0) for lang in ("dan", "fin", "eng")})
     dan = item_run(tmp_path / "dan", {("mkqa", "f1", "dan"): value(20.0), ("mkqa", "f1", "eng"): value(30.0)})

@@ -7,7 +7,12 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
+from sdrrl_eval import runner
+from sdrrl_eval.recipe import EvalConfig, TaskConfig
+from sdrrl_eval.runs import Row, stem
 from sdrrl_eval.significance import RESAMPLES, SEED, draws, p_value, statistics
+from sdrrl_factory.files import read_jsonl
+from tests.conftest import ROOT
 
 WORDS = ["the", "river", "is", "wide", "and", "deep", "near", "old", "town", "three", "red", "apples", "nobody", "knew"]
 
@@ -97,6 +102,45 @@ def test_p_value_against_its_definition():
 )
 def test_predictions_that_do_not_give_the_score_are_not_resampled(score, given):
     assert statistics(score, given) is None
+
+
+def test_every_score_of_every_task_comes_out_of_its_predictions(checkpoint, tmp_path):
+    """What `sdrrl compare` resamples is what `sdrrl eval` wrote: no score is without its p-value."""
+    pytest.importorskip("rouge_score", reason="rouge-score is missing: pip install 'sdrrl-factory[rouge]'")
+    data, held = ROOT / "tests/data", ROOT / "data/heldout"
+    tasks = [
+        TaskConfig("belebele", str(data / "belebele"), ["spa", "eng"]),
+        TaskConfig("flores", str(data / "flores"), ["spa"], tokenizer="13a", metrics=["bleu", "chrf", "chrf++"]),
+        TaskConfig("xlsum", str(data / "xlsum"), ["spa", "eng"]),
+        TaskConfig("mkqa", str(data / "mkqa/mkqa.jsonl.gz"), ["spa", "eng"]),
+        TaskConfig("translation", str(held / "sentences"), ["spa"]),
+        TaskConfig("instructions", str(held / "instructions.{lang}.jsonl"), ["spa"]),
+        TaskConfig("off_target", str(held / "questions.{lang}.jsonl"), ["spa"]),
+        TaskConfig("text_loss", str(held / "sentences"), ["spa"]),
+    ]
+    config = EvalConfig(checkpoint, tasks, str(tmp_path / "run"), max_samples=8, max_new_tokens=8)
+    scores = runner.run(config, "r.yaml")["scores"]
+    assert {score["task"] for score in scores} == {task.task for task in tasks}
+    for score in scores:
+        given = read_jsonl(tmp_path / "run/predictions" / f"{stem(score)}.jsonl")
+        found = statistics(score, [row for _, row in given])
+        assert found is not None, score
+        assert found.total() == pytest.approx(score["value"], abs=0.006)
+
+
+def row_of(values: list[float], items: list[list[float]]) -> Row:
+    scores = [entry("f1", value, len(items[0])) for value in values]
+    found = [statistics(s, [{"f1": v} for v in given]) for s, given in zip(scores, items, strict=True)]
+    return Row(scores, [one.resampled() for one in found])
+
+
+def test_no_difference_is_not_significant_and_few_items_say_nothing():
+    same = row_of([0.0, 0.0], [[0.0] * 8] * 2)
+    assert same.p(1) == 1.0 and same.marks(1) == ""
+    clear = row_of([10.0, 90.0], [[10.0] * 6, [90.0] * 6])
+    assert clear.p(1) < 0.05 and clear.marks(1) == "†"
+    few = row_of([10.0, 90.0], [[10.0] * 5, [90.0] * 5])
+    assert few.few and few.p(1) is None and few.marks(1) == ""
 
 
 def test_item_scores_in_the_unit_interval_are_scaled():

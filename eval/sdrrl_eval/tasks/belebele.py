@@ -105,7 +105,7 @@ def score(
             for item, p, row in zip(part.items, picked, values, strict=True)
         ]
     right = [p == item.reference for p, item in zip(picked, part.items, strict=True)]
-    found = [row | {"right": r} for row, r in zip(found, right, strict=True)]
+    found = [row | {"accuracy": r} for row, r in zip(found, right, strict=True)]
     custom = "custom" if part.config.prompt else "official"
     signature = f"mode:{part.config.mode or 'likelihood'}|shots:{part.config.shots or 0}|prompt:{custom}"
     return found, [part.score("accuracy", ratio([(float(r), 1.0) for r in right], signature, seed, scale=100))]
