@@ -174,7 +174,7 @@ def test_an_eval_recipe(tiny, monkeypatch):
     found = findings(RECIPES["eval/demo_spa"], f"model={tiny}")
     assert {f.state for f in found.values()} == {"ok"}, found
     assert found["task instructions"].found.startswith("data/heldout/instructions.{lang}.jsonl: ")
-    lacks = findings(RECIPES["eval/demo_spa"], "tasks.0.path=none")
+    lacks = findings(RECIPES["eval/demo_spa"], "tasks.0.path=none", "model=runs/none")
     assert lacks["task text_loss"].state == lacks["model"].state == "no"
 
 

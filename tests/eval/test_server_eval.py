@@ -146,7 +146,8 @@ def test_a_server_that_goes_down_is_one_line_and_what_is_done_is_kept(files, ser
     assert "\n" not in str(told.value) and not (files / "out" / "results.json").exists()
     up["left"], asked = 99, len(fake.requests)
     runner.run(recipe(files, fake.url, task), "r.yaml")
-    assert len(fake.requests) - asked == 24 - 8  # a write every 8
+    # All 13 were kept. A last try of the first run may come late, hence no count of the requests themselves.
+    assert len({request["messages"][-1]["content"] for request in fake.requests[asked:]}) == 24 - 13
 
 
 def test_no_server_is_one_line(files):
