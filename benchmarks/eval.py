@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ITEMS, SENTENCES, BATCH, ROUNDS, NEW_TOKENS, PROMPTS = 240, 5, 16, 3, 128, 96
+ITEMS, SENTENCES, BATCH, ROUNDS = 240, 5, 16, 3
+PROMPTS, NEW_TOKENS, ANSWERS = 64, 256, 32  # as a prepare recipe's generator asks: limit, batch_size
 MAKE = "make it: python -m venv lm-eval && lm-eval/bin/pip install lm-eval torch transformers accelerate"
 
 HARNESS = """
@@ -182,12 +183,12 @@ def generation(lm) -> None:
     prompts = ["\n".join(filter(None, (row["instruction"], row["input"]))) for row in rows][:PROMPTS]
 
     def ours() -> list[str]:
-        return [a.text for a in lm.generate(prompts, NEW_TOKENS, BATCH)]
+        return [a.text for a in lm.generate(prompts, NEW_TOKENS, ANSWERS)]
 
     def in_order() -> list[str]:
         texts = []
-        for start in range(0, len(prompts), BATCH):
-            rows = {"input_ids": [lm.encode(prompt) for prompt in prompts[start : start + BATCH]]}
+        for start in range(0, len(prompts), ANSWERS):
+            rows = {"input_ids": [lm.encode(prompt) for prompt in prompts[start : start + ANSWERS]]}
             batch = lm.tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(lm.model.device)
             with torch.inference_mode():
                 ids = lm.model.generate(**batch, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=lm.stops)

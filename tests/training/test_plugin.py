@@ -142,6 +142,7 @@ def arguments(tmp_path, info, **data):
         "val_size": 0.0,
     }
     training = {"predict_with_generate": False, "label_smoothing_factor": 0.0, "process_index": 0, "seed": 1}
+    training |= {"gradient_accumulation_steps": 1, "hf_deepspeed_config": None}
     training = {key: data.pop(key, value) for key, value in training.items()}
     finetuning = {"plot_loss": False, "use_dft_loss": data.pop("use_dft_loss", False)}
     return SimpleNamespace(**(defaults | data)), SimpleNamespace(**training), SimpleNamespace(**finetuning)
@@ -205,6 +206,27 @@ def test_what_cannot_be_exact_stops(key, tmp_path, capsys):
         module.run_sft(MODEL, *arguments(tmp_path, {"a": {"file_name": "x", "sdrrl": {"subset": "LL"}}}, **{key: "x"}))
     err = capsys.readouterr().err
     assert stop.value.code == 2 and key in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "device", "steps", "stops"),
+    [(2, "cpu", 3, True), (1, "nvme", 8, True), (2, "cpu", 2, False), (2, "none", 8, False), (3, "cpu", 8, False)],
+)
+def test_offload_that_loses_gradients_stops(stage, device, steps, stops, tmp_path, capsys):
+    calls = []
+    module = workflow(calls)
+    plugin.install(module)
+    zero = {"zero_optimization": {"stage": stage, "offload_optimizer": {"device": device}}}
+    keys = {"hf_deepspeed_config": SimpleNamespace(config=zero), "gradient_accumulation_steps": steps}
+    run = arguments(tmp_path, {"a": {"file_name": "x", "sdrrl": {"subset": "LL"}}}, **keys)
+    if not stops:
+        module.run_sft(MODEL, *run)
+        assert calls
+        return
+    with pytest.raises(SystemExit) as stop:
+        module.run_sft(MODEL, *run)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and f"ZeRO-{stage} offloads its optimizer" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["get_dataset", "SFTDataCollatorWith4DAttentionMask", "CustomSeq2SeqTrainer"])
