@@ -270,7 +270,10 @@ def _of_train(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
     for name in [*(data.dataset or []), *(data.eval_dataset or [])]:
         findings.append(_try(f"data {name}", lambda n=name: _data_set(data.dataset_dir, n)))
     if recipe.get("deepspeed"):
-        findings += [_deepspeed(needed=True), _try("ZeRO", lambda: _zero(recipe["deepspeed"], path))]
+        findings += [
+            _deepspeed(needed=True),
+            _try("ZeRO", lambda: _zero(recipe["deepspeed"], path, training.gradient_accumulation_steps)),
+        ]
     if recipe.get("bf16") and not recipe.get("use_cpu"):
         findings.append(_try("bf16", lambda: _bf16(path)))
     return findings
@@ -466,18 +469,25 @@ def _data_set(folder: str, name: str) -> str:
     return f"{file or 'not a file'}; {subset}"
 
 
-def _zero(config, path: str) -> str:
-    if isinstance(config, dict):
-        return "in the recipe"
-    try:
-        stage = json.loads(Path(config).read_text(encoding="utf-8"))["zero_optimization"]["stage"]
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: deepspeed: {config} not found; `sdrrl recipes cp` copies it, or mend the path"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise UserError(f"{config}: no DeepSpeed settings ({type(err).__name__}: {err}); mend the file") from None
-    return f"{config}: stage {stage}"
+def _zero(config, path: str, accumulations: int) -> str:
+    from sdrrl_factory.training.plugin import loses_gradients
+
+    where = "in the recipe"
+    if not isinstance(config, dict):
+        where = config
+        try:
+            config = json.loads(Path(where).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            step = "`sdrrl recipes cp` copies it, or mend the path"
+            raise UserError(f"{path}: deepspeed: {where} not found; {step}") from None
+        except (OSError, ValueError) as err:
+            raise UserError(f"{where}: no DeepSpeed settings ({type(err).__name__}: {err}); mend the file") from None
+    zero = config.get("zero_optimization") if isinstance(config, dict) else None
+    if not isinstance(zero, dict) or "stage" not in zero:
+        raise UserError(f"{where}: no DeepSpeed settings (zero_optimization.stage is missing); mend the file")
+    if line := loses_gradients(zero, accumulations):
+        raise UserError(f"{path}: gradient_accumulation_steps: {line}")
+    return f"{where}: stage {zero['stage']}"
 
 
 def _bf16(path: str) -> str:

@@ -163,6 +163,16 @@ def test_what_a_train_recipe_lacks(train, override, row, said):
     assert said in found[row].found + found[row].fix
 
 
+def test_offload_that_loses_gradients_is_told(train):
+    def zero(name, accumulations):
+        keys = [f"deepspeed=yaml_recipes/deepspeed/{name}.json", f"gradient_accumulation_steps={accumulations}"]
+        return findings(RECIPES["train/demo_spa_sdrrl"], *train, *keys)["ZeRO"]
+
+    found = zero("zero2_offload", 4)
+    assert (found.state, found.fix[:50]) == ("no", "set gradient_accumulation_steps to 1 or 2, or use ")
+    assert zero("zero2_offload", 2).state == zero("zero3_offload", 4).state == zero("zero2", 4).state == "ok"
+
+
 def test_bf16_without_a_gpu_is_told(train):
     torch = pytest.importorskip("torch")
     found = findings(RECIPES["train/demo_spa_sdrrl"], *train, "bf16=true", "use_cpu=false")

@@ -259,24 +259,27 @@ def _refusal(model_args, data_args, training_args, finetuning_args) -> str | Non
     for key, value in no.items():
         if value:
             return f"{key} cannot be weighted by subset; take it out, or train unweighted with SDRRL_FACTORY_DISABLE=1"
-    return _loses_gradients(training_args)
+    config = getattr(training_args, "hf_deepspeed_config", None)
+    zero = config.config.get("zero_optimization") if config else None
+    return loses_gradients(zero or {}, training_args.gradient_accumulation_steps)
 
 
-def _loses_gradients(training_args) -> str | None:
-    """DeepSpeed before 0.19 (its pull request 7967): of three accumulations or more only the first and last count."""
+def loses_gradients(zero: dict, accumulations: int) -> str | None:
+    """What to say of a DeepSpeed configuration's `zero_optimization` under which a step is not exact.
+
+    Before version 0.19 (its pull request 7967) only the first and the last of three or more accumulations count.
+    """
     from importlib.metadata import version
 
-    config = getattr(training_args, "hf_deepspeed_config", None)
-    zero = (config.config.get("zero_optimization") or {}) if config else {}
+    installed = version("deepspeed")
     offloads = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
-    steps = training_args.gradient_accumulation_steps
-    if zero.get("stage") not in (1, 2) or not offloads or steps < 3:
-        return None
-    if tuple(int(part) for part in version("deepspeed").split(".")[:2]) >= (0, 19):
+    fixed = tuple(int(part) for part in installed.split(".")[:2]) >= (0, 19)
+    if zero.get("stage") not in (1, 2) or not offloads or accumulations < 3 or fixed:
         return None
     return (
-        f"DeepSpeed {version('deepspeed')} loses gradients where ZeRO-{zero['stage']} offloads its optimizer and"
-        f" gradient_accumulation_steps is {steps}; set it to 1 or 2, or use ZeRO-3 with offload, or no offload"
+        f"DeepSpeed {installed} loses gradients where ZeRO-{zero['stage']} offloads its optimizer and there are"
+        f" {accumulations} accumulation steps; set gradient_accumulation_steps to 1 or 2, or use ZeRO-3 with offload,"
+        " or no offload"
     )
 
 
