@@ -228,7 +228,8 @@ def average(rows: Sequence[Row]) -> Row:
         mean = None if any(v is None for v in vectors) else np.mean(vectors, axis=0)
         value = sum(values) / len(values)
         ci95 = None if mean is None else [float(b) for b in np.percentile(mean, [2.5, 97.5])]
-        scores.append(rows[0].scores[i] | {"value": value, "ci95": ci95})
+        fewest = min(row.scores[i]["n"] for row in rows)
+        scores.append(rows[0].scores[i] | {"value": value, "ci95": ci95, "n": fewest})
         resampled.append(mean)
     return Row(scores, resampled, next((row.mismatch for row in rows if row.mismatch), None))
 
