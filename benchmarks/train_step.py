@@ -22,6 +22,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 RECIPE, STEPS, WARM = "yaml_recipes/train/demo_spa_sdrrl.yaml", 24, 2
 SUBSETS = [f"data/demo_spa/{name}.jsonl" for name in ("ll", "tl", "lt", "tt", "mt", "comp")]
+# The demo as it is in float32, larger batches, LLaMA-Factory's default of saving memory, and LoRA.
+VARIANTS = [
+    [],
+    ["per_device_train_batch_size=8"],
+    ["per_device_train_batch_size=8", "disable_gradient_checkpointing=false"],
+    ["per_device_train_batch_size=8", "finetuning_type=lora"],
+]
 
 
 def main() -> None:
@@ -32,15 +39,6 @@ def main() -> None:
         sys.exit(f"{missing[0]} is not there; run: sdrrl prepare yaml_recipes/prepare/demo_spa.yaml")
     for more in [keys] if keys else VARIANTS:
         compare(recipe, more)
-
-
-# The demo as it is in float32, larger batches, LLaMA-Factory's default of saving memory, and LoRA.
-VARIANTS = [
-    [],
-    ["per_device_train_batch_size=8"],
-    ["per_device_train_batch_size=8", "disable_gradient_checkpointing=false"],
-    ["per_device_train_batch_size=8", "finetuning_type=lora"],
-]
 
 
 def compare(recipe: str, keys: list[str]) -> None:

@@ -5,6 +5,7 @@ beginning of all (examples), and the beginning of neighbours (a passage asked ab
 """
 
 import copy
+import functools
 import inspect
 from collections.abc import Sequence
 
@@ -75,15 +76,15 @@ class NextToken:
         past, seen = self._beginning(len(batch))
         heads = [self.rows[some[0]][self._everywhere : cut] for cut, (_, some) in zip(cuts, batch, strict=True)]
         if any(heads):
-            ids, mask, places = self._tensors(heads, [self._everywhere] * len(heads), left=False)
+            ids, mask, places = padded(heads, [self._everywhere] * len(heads), False, self.model.device)
             seen = torch.cat([seen, mask], 1)
-            past = self._forward(ids, seen, places, past).past_key_values
+            past = forward(self.model, ids, seen, places, past).past_key_values
         tails = [self.rows[i][cut:] for cut, (_, some) in zip(cuts, batch, strict=True) for i in some]
         if past is not None:
             past.batch_select_indices(torch.tensor(owner, device=self.model.device))
-        ids, mask, places = self._tensors(tails, [cuts[g] for g in owner], left=True)
+        ids, mask, places = padded(tails, [cuts[g] for g in owner], True, self.model.device)
         seen = torch.cat([seen[owner], mask], 1)
-        return self._forward(ids, seen, places, past).logits[:, -1].float().log_softmax(-1)
+        return forward(self.model, ids, seen, places, past).logits[:, -1].float().log_softmax(-1)
 
     def _cut(self, shared: int, some: list[int], longest: int | None) -> int:
         """Where a group's tails begin; a row by itself is cut so that its tail is no longer than its neighbours'."""
@@ -99,44 +100,52 @@ class NextToken:
         if not self._everywhere:
             return None, seen
         if self._start is None:
-            ids, mask, places = self._tensors([self.rows[0][: self._everywhere]], [0], left=True)
-            self._start = self._forward(ids, mask, places, None).past_key_values
+            ids, mask, places = padded([self.rows[0][: self._everywhere]], [0], True, self.model.device)
+            self._start = forward(self.model, ids, mask, places, None).past_key_values
         past = copy.deepcopy(self._start)
         past.batch_select_indices(torch.zeros(n, dtype=torch.long, device=self.model.device))
         return past, seen
-
-    def _tensors(self, rows: list[list[int]], first: list[int], left: bool):
-        """(ids, mask, positions), each (rows, longest row); row r's positions count from first[r]."""
-        import torch
-
-        width = max(map(len, rows))
-        ids, mask, places = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
-        for r, row in enumerate(rows):
-            here = slice(width - len(row), width) if left else slice(0, len(row))
-            ids[r, here] = torch.tensor(row, dtype=torch.long)
-            mask[r, here] = 1
-            places[r, here] = torch.arange(first[r], first[r] + len(row))
-        return (t.to(self.model.device) for t in (ids, mask, places))
-
-    def _forward(self, ids, mask, places, past):
-        only_last = {"logits_to_keep": 1} if "logits_to_keep" in _arguments(self.model) else {}
-        return self.model(
-            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=past, use_cache=True, **only_last
-        )
 
     def _plainly(self, some: list[int]):
         """Nothing shared, padding behind: for models that keep something else than the keys of all tokens."""
         import torch
 
-        ids, mask, _ = self._tensors([self.rows[i] for i in some], [0] * len(some), left=False)
+        ids, mask, _ = padded([self.rows[i] for i in some], [0] * len(some), False, self.model.device)
         logits = self.model(input_ids=ids, attention_mask=mask).logits
         last = torch.tensor([len(self.rows[i]) - 1 for i in some], device=logits.device)
         return logits[torch.arange(len(some), device=logits.device), last].float().log_softmax(-1)
 
 
+def padded(rows: Sequence[list[int]], first: Sequence[int], left: bool, device, pad: int = 0):
+    """(ids, mask, positions), each (rows, longest row); row r's positions count from first[r]."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask, places = torch.zeros_like(ids), torch.zeros_like(ids)
+    for r, row in enumerate(rows):
+        here = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[r, here] = torch.tensor(row, dtype=torch.long)
+        mask[r, here] = 1
+        places[r, here] = torch.arange(first[r], first[r] + len(row))
+    return tuple(t.to(device) for t in (ids, mask, places))
+
+
+def forward(model, ids, mask, places, past):
+    """One pass over a cache (None: an empty one), with the last position's logits only where the model can."""
+    only_last = {"logits_to_keep": 1} if "logits_to_keep" in _arguments(model) else {}
+    return model(
+        input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=past, use_cache=True, **only_last
+    )
+
+
 def _arguments(model) -> set[str]:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return set(inspect.signature(inner.forward).parameters)
+    return _parameters(type(model.get_base_model() if hasattr(model, "get_base_model") else model))
+
+
+@functools.cache  # asked at every token
+def _parameters(model_class: type) -> set[str]:
+    return set(inspect.signature(model_class.forward).parameters)
 
 
 def keeps_all_keys(model) -> bool:

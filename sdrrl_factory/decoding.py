@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from sdrrl_factory.choices import forward, keeps_all_keys, padded
+
 _SHARE = 8  # rows are let go once they are one in so many: each time copies the cache
 
 
@@ -15,38 +17,20 @@ def continuations(
 
     noise: (rows, their scores) -> scores; `rows` are places in `prompts`.
     """
-    from sdrrl_factory.choices import keeps_all_keys
-
-    run = _shrinking if keeps_all_keys(model) else _whole
-    return run(model, *_padded(prompts, pad, model.device), limit, set(stops), pad, noise)
-
-
-def _padded(prompts: Sequence[list[int]], pad: int, device):
-    """(ids, mask), each (prompts, longest prompt), padded on the left."""
-    import torch
-
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    return ids.to(device), mask.to(device)
+    ids, mask, places = padded(prompts, [0] * len(prompts), True, model.device, pad)
+    if keeps_all_keys(model):
+        return _shrinking(model, ids, mask, places, limit, set(stops), noise)
+    return _whole(model, ids, mask, limit, set(stops), pad, noise)
 
 
-def _shrinking(model, ids, mask, limit, stops, pad, noise) -> list[list[int]]:
+def _shrinking(model, ids, mask, places, limit, stops, noise) -> list[list[int]]:
     import torch
 
     out: list[list[int]] = [[] for _ in ids]
     rows, past = list(range(len(ids))), None  # of each row in the batch, its place among the prompts
-    places = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.inference_mode():
         for _ in range(limit):
-            found = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=places,
-                past_key_values=past,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            found = forward(model, ids, mask, places, past)
             past, scores = found.past_key_values, found.logits[:, -1].float()
             tokens = (noise(rows, scores) if noise else scores).argmax(-1)
             going = []

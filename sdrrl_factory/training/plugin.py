@@ -271,10 +271,11 @@ def loses_gradients(zero: dict, accumulations: int) -> str | None:
     """
     from importlib.metadata import version
 
-    installed = version("deepspeed")
     offloads = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
-    fixed = tuple(int(part) for part in installed.split(".")[:2]) >= (0, 19)
-    if zero.get("stage") not in (1, 2) or not offloads or accumulations < 3 or fixed:
+    if zero.get("stage") not in (1, 2) or not offloads or accumulations < 3:
+        return None
+    installed = version("deepspeed")
+    if tuple(int(part) for part in installed.split(".")[:2]) >= (0, 19):
         return None
     return (
         f"DeepSpeed {installed} loses gradients where ZeRO-{zero['stage']} offloads its optimizer and there are"
