@@ -23,9 +23,9 @@ _REINSTALL = "pip install --force-reinstall --no-deps sdrrl-factory"
 _FRESH = """
 import json
 import llamafactory.train.sft.workflow as workflow
-from sdrrl_factory.training import plugin
+from sdrrl_factory.training import hook
 live = hasattr(workflow.run_sft, "__wrapped__")
-print(json.dumps([live, plugin._missing(workflow), plugin.WORKS_WITH]))
+print(json.dumps([live, hook._missing(workflow), hook.WORKS_WITH]))
 """
 
 
@@ -470,7 +470,7 @@ def _data_set(folder: str, name: str) -> str:
 
 
 def _zero(config, path: str, accumulations: int) -> str:
-    from sdrrl_factory.training.plugin import loses_gradients
+    from sdrrl_factory.training.limits import loses_gradients
 
     where = "in the recipe"
     if not isinstance(config, dict):

@@ -30,9 +30,9 @@ class _Finder:
 
         def exec_module(module):
             run(module)
-            from sdrrl_factory.training import plugin
+            from sdrrl_factory.training import hook
 
-            getattr(plugin, _WORKFLOWS[name])(module)
+            getattr(hook, _WORKFLOWS[name])(module)
 
         spec.loader.exec_module = exec_module
         return spec

@@ -3,7 +3,8 @@
 import torch
 
 from sdrrl_factory.training.collator import KEY
-from sdrrl_factory.training.loss import layout_for, may_join, mean_losses, sample_losses
+from sdrrl_factory.training.layout import layout_for, may_join
+from sdrrl_factory.training.loss import mean_losses, sample_losses
 from sdrrl_factory.training.weights import Entry
 
 

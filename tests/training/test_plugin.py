@@ -13,10 +13,11 @@ from llamafactory.data.processor.processor_utils import greedy_knapsack
 from transformers import AutoModelForCausalLM
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.training import plugin
+from sdrrl_factory.training import hook
 from sdrrl_factory.training.collator import ENTRY, LENGTHS, _samples, describe
 from sdrrl_factory.training.data import pack
-from sdrrl_factory.training.loss import _TokenLosses, layout_for, may_join, sample_losses, token_losses
+from sdrrl_factory.training.layout import layout_for, may_join
+from sdrrl_factory.training.loss import _TokenLosses, sample_losses, token_losses
 from sdrrl_factory.training.plot import plot_subset_losses
 from sdrrl_factory.training.weights import Entry, sample_weights
 
@@ -170,7 +171,7 @@ def workflow(calls):
 def test_inert_without_a_block_and_restored_after_one(tmp_path):
     calls = []
     module = workflow(calls)
-    plugin.install(module)
+    hook.install(module)
     data, training, finetuning = arguments(tmp_path, {"plain": {"file_name": "x.jsonl"}})
     assert module.run_sft(MODEL, data, training, finetuning) == "done"
     assert calls[-1] is object
@@ -191,7 +192,7 @@ def test_inert_without_a_block_and_restored_after_one(tmp_path):
 )
 def test_a_malformed_block_is_one_line(block, said, tmp_path, capsys):
     module = workflow([])
-    plugin.install(module)
+    hook.install(module)
     with pytest.raises(SystemExit) as stop:
         module.run_sft(MODEL, *arguments(tmp_path, {"a": {"file_name": "x", "sdrrl": block}}))
     err = capsys.readouterr().err
@@ -201,7 +202,7 @@ def test_a_malformed_block_is_one_line(block, said, tmp_path, capsys):
 @pytest.mark.parametrize("key", ["streaming", "predict_with_generate", "label_smoothing_factor", "use_dft_loss"])
 def test_what_cannot_be_exact_stops(key, tmp_path, capsys):
     module = workflow([])
-    plugin.install(module)
+    hook.install(module)
     with pytest.raises(SystemExit) as stop:
         module.run_sft(MODEL, *arguments(tmp_path, {"a": {"file_name": "x", "sdrrl": {"subset": "LL"}}}, **{key: "x"}))
     err = capsys.readouterr().err
@@ -215,7 +216,7 @@ def test_what_cannot_be_exact_stops(key, tmp_path, capsys):
 def test_offload_that_loses_gradients_stops(stage, device, steps, stops, tmp_path, capsys):
     calls = []
     module = workflow(calls)
-    plugin.install(module)
+    hook.install(module)
     zero = {"zero_optimization": {"stage": stage, "offload_optimizer": {"device": device}}}
     keys = {"hf_deepspeed_config": SimpleNamespace(config=zero), "gradient_accumulation_steps": steps}
     run = arguments(tmp_path, {"a": {"file_name": "x", "sdrrl": {"subset": "LL"}}}, **keys)
@@ -235,7 +236,7 @@ def test_unknown_names_stop_only_where_they_are_needed(name, tmp_path, capsys):
     module.run_sft = lambda *args, **kwargs: "done"
     module.run_sft.__signature__ = inspect.signature(workflow([]).run_sft)
     delattr(module, name)
-    plugin.install(module)
+    hook.install(module)
     assert module.run_sft(MODEL, *arguments(tmp_path, {"plain": {"file_name": "x.jsonl"}})) == "done"
     with pytest.raises(SystemExit) as stop:
         module.run_sft(MODEL, *arguments(tmp_path, {"a": {"file_name": "x", "sdrrl": {"subset": "LL"}}}))
@@ -244,14 +245,14 @@ def test_unknown_names_stop_only_where_they_are_needed(name, tmp_path, capsys):
 
 def test_a_workflow_without_run_sft_stops_when_it_is_called(capsys):
     module = SimpleNamespace()
-    plugin.install(module)
+    hook.install(module)
     with pytest.raises(SystemExit) as stop:
         module.run_sft(None)
     assert_names_the_version(stop, capsys.readouterr().err, "run_sft")
 
 
 def assert_names_the_version(stop, err: str, name: str):
-    assert stop.value.code == 2 and name in err and f"llamafactory {plugin.WORKS_WITH}" in err and err.count("\n") == 1
+    assert stop.value.code == 2 and name in err and f"llamafactory {hook.WORKS_WITH}" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["a", "plain"])

@@ -10,14 +10,15 @@ import copy
 import functools
 import inspect
 import io
-import json
 import os
 import sys
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.training import data
+from sdrrl_factory.training.blocks import read_blocks
 from sdrrl_factory.training.collator import ENTRY, weighted_collator
+from sdrrl_factory.training.limits import refuse
 from sdrrl_factory.training.plot import plot_subset_losses
 
 WORKS_WITH = "0.9.5"
@@ -38,14 +39,15 @@ def install(workflow) -> None:
 
     @functools.wraps(stock)
     def run_sft(model_args, data_args, training_args, finetuning_args, *args, **kwargs):
-        if not _wanted(data_args):
+        with _stopping():
+            weighted = _wanted(data_args)
+        if not weighted:
             return stock(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
         unknown = _missing(workflow)
         if unknown:
             _stop(_unknown(unknown))
-        refusal = _refusal(model_args, data_args, training_args, finetuning_args)
-        if refusal:
-            _stop(refusal)
+        with _stopping():
+            refuse(model_args, data_args, training_args, finetuning_args)
         originals = {name: getattr(workflow, name) for name in _NAMES}
         plan = _Plan(originals, data_args, finetuning_args)
         # The collator takes packs apart again: what LLaMA-Factory does for its own packs must not be done.
@@ -55,9 +57,8 @@ def install(workflow) -> None:
         workflow.SFTDataCollatorWith4DAttentionMask = weighted_collator(originals["SFTDataCollatorWith4DAttentionMask"])
         workflow.CustomSeq2SeqTrainer = plan.trainer
         try:
-            result = stock(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
-        except UserError as error:
-            _stop(str(error))
+            with _stopping():
+                result = stock(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
         finally:
             for name in originals.keys() - {"run_sft"}:
                 setattr(workflow, name, originals[name])
@@ -85,7 +86,9 @@ def guard(workflow) -> None:
         return
 
     def run_sft(model_args, data_args, *args, **kwargs):
-        if _wanted(data_args):
+        with _stopping():
+            weighted = _wanted(data_args)
+        if weighted:
             _stop(line)
         return stock(model_args, data_args, *args, **kwargs)
 
@@ -123,7 +126,10 @@ class _Plan:
         from llamafactory.data.data_utils import merge_dataset
 
         merge = functools.partial(merge_dataset, data_args=data_args, seed=training_args.seed)
-        train_blocks, eval_blocks = _blocks(data_args, data_args.dataset), _blocks(data_args, data_args.eval_dataset)
+        train_blocks, eval_blocks = (
+            read_blocks(data_args, data_args.dataset),
+            read_blocks(data_args, data_args.eval_dataset),
+        )
         sets = data.Sets({}, each=data_args.eval_on_each_dataset)
         train, held = read(train_blocks), []
         if train and data_args.val_size > 1e-6:
@@ -201,10 +207,10 @@ def told(sets: data.Sets) -> str:
 
 def _wanted(data_args) -> bool:
     """Whether a named set has a block, or the tokenized sets were written with one."""
-    blocks = _blocks(data_args, data_args.dataset) | _blocks(data_args, data_args.eval_dataset)
+    blocks = read_blocks(data_args, data_args.dataset) | read_blocks(data_args, data_args.eval_dataset)
     kept = _tokenized(data_args.tokenized_path)
     if kept and any(blocks.values()) and not Path(data_args.tokenized_path, data.NOTE).is_file():
-        _stop(
+        raise UserError(
             f"tokenized_path {data_args.tokenized_path} was written without this plugin and tells no subsets;"
             " remove it, name another, or train unweighted with SDRRL_FACTORY_DISABLE=1"
         )
@@ -213,75 +219,6 @@ def _wanted(data_args) -> bool:
 
 def _tokenized(folder: str | None) -> bool:
     return folder is not None and os.path.isdir(folder) and bool(os.listdir(folder))
-
-
-def _blocks(data_args, names: list[str] | None) -> dict[str, dict | None]:
-    """Named sets and their sdrrl blocks; LLaMA-Factory itself complains of what it cannot read."""
-    info = _dataset_info(data_args.dataset_dir) if names else {}
-    blocks = {name: (info.get(name) or {}).get("sdrrl") for name in names or []}
-    for name, block in blocks.items():
-        if block is None:
-            continue
-        subset = block.get("subset") if isinstance(block, dict) else None
-        weight = block.get("weight", 1.0) if isinstance(block, dict) else None
-        if not isinstance(subset, str) or not subset:
-            _stop(f'{data_args.dataset_dir}/dataset_info.json: {name}: "sdrrl" needs {{"subset": "TL", "weight": 1.0}}')
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
-            _stop(f"{data_args.dataset_dir}/dataset_info.json: {name}: sdrrl.weight is {weight!r}; use a number from 0")
-    return blocks
-
-
-def _dataset_info(folder: str | dict) -> dict:
-    if isinstance(folder, dict):
-        return folder
-    try:
-        path = Path(folder, "dataset_info.json")
-        if folder.startswith("REMOTE:"):
-            from huggingface_hub import hf_hub_download
-
-            path = Path(hf_hub_download(folder[7:], "dataset_info.json", repo_type="dataset"))
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _refusal(model_args, data_args, training_args, finetuning_args) -> str | None:
-    """What cannot be weighted exactly stops; it is never silently unweighted."""
-    no = {
-        "streaming: true": data_args.streaming,
-        "predict_with_generate: true": training_args.predict_with_generate,
-        "label_smoothing_factor": training_args.label_smoothing_factor,
-        "moe_aux_loss_coef": getattr(model_args, "moe_aux_loss_coef", None),
-        "use_dft_loss: true": getattr(finetuning_args, "use_dft_loss", False),
-        "use_eaft_loss: true": getattr(finetuning_args, "use_eaft_loss", False),
-        "use_asft_loss: true": getattr(finetuning_args, "use_asft_loss", False),
-    }
-    for key, value in no.items():
-        if value:
-            return f"{key} cannot be weighted by subset; take it out, or train unweighted with SDRRL_FACTORY_DISABLE=1"
-    config = getattr(training_args, "hf_deepspeed_config", None)
-    zero = config.config.get("zero_optimization") if config else None
-    return loses_gradients(zero or {}, training_args.gradient_accumulation_steps)
-
-
-def loses_gradients(zero: dict, accumulations: int) -> str | None:
-    """What to say of a DeepSpeed configuration's `zero_optimization` under which a step is not exact.
-
-    Before version 0.19 (its pull request 7967) only the first and the last of three or more accumulations count.
-    """
-    from importlib.metadata import version
-
-    offloads = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
-    if zero.get("stage") not in (1, 2) or not offloads or accumulations < 3:
-        return None
-    installed = version("deepspeed")
-    if tuple(int(part) for part in installed.split(".")[:2]) >= (0, 19):
-        return None
-    return (
-        f"DeepSpeed {installed} loses gradients where ZeRO-{zero['stage']} offloads its optimizer and there are"
-        f" {accumulations} accumulation steps; set gradient_accumulation_steps to 1 or 2, or use ZeRO-3 with offload,"
-        " or no offload"
-    )
 
 
 def _missing(workflow) -> list[str]:
@@ -300,6 +237,15 @@ def _unknown(names: list[str]) -> str:
         f"LLaMA-Factory {version('llamafactory')} has no {', '.join(names)} as this plugin knows it; it works with"
         f" llamafactory {WORKS_WITH}: pip install llamafactory=={WORKS_WITH}, or set SDRRL_FACTORY_DISABLE=1"
     )
+
+
+@contextlib.contextmanager
+def _stopping():
+    """A mistake the user can mend ends the command with one line, on the first rank of a machine alone."""
+    try:
+        yield
+    except UserError as error:
+        _stop(str(error))
 
 
 def _stop(line: str) -> None:

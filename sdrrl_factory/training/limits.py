@@ -1,0 +1,46 @@
+"""What cannot be weighted exactly: it stops with one line, it is never silently unweighted."""
+
+from sdrrl_factory.errors import UserError
+
+
+def refuse(model_args, data_args, training_args, finetuning_args) -> None:
+    """Raises UserError where a step would not be equation 6."""
+    no = {
+        "streaming: true": data_args.streaming,
+        "predict_with_generate: true": training_args.predict_with_generate,
+        "label_smoothing_factor": training_args.label_smoothing_factor,
+        "moe_aux_loss_coef": getattr(model_args, "moe_aux_loss_coef", None),
+        "use_dft_loss: true": getattr(finetuning_args, "use_dft_loss", False),
+        "use_eaft_loss: true": getattr(finetuning_args, "use_eaft_loss", False),
+        "use_asft_loss: true": getattr(finetuning_args, "use_asft_loss", False),
+    }
+    for key, value in no.items():
+        if value:
+            raise UserError(
+                f"{key} cannot be weighted by subset; take it out, or train unweighted with SDRRL_FACTORY_DISABLE=1"
+            )
+    config = getattr(training_args, "hf_deepspeed_config", None)
+    zero = config.config.get("zero_optimization") if config else None
+    lost = loses_gradients(zero or {}, training_args.gradient_accumulation_steps)
+    if lost:
+        raise UserError(lost)
+
+
+def loses_gradients(zero: dict, accumulations: int) -> str | None:
+    """What to say of a DeepSpeed configuration's `zero_optimization` under which a step is not exact.
+
+    Before version 0.19 (its pull request 7967) only the first and the last of three or more accumulations count.
+    """
+    from importlib.metadata import version
+
+    offloads = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
+    if zero.get("stage") not in (1, 2) or not offloads or accumulations < 3:
+        return None
+    installed = version("deepspeed")
+    if tuple(int(part) for part in installed.split(".")[:2]) >= (0, 19):
+        return None
+    return (
+        f"DeepSpeed {installed} loses gradients where ZeRO-{zero['stage']} offloads its optimizer and there are"
+        f" {accumulations} accumulation steps; set gradient_accumulation_steps to 1 or 2, or use ZeRO-3 with offload,"
+        " or no offload"
+    )
