@@ -4,6 +4,9 @@ Everything the loss needs to find its way in a batch is counted here, on the CPU
 count in the step itself would wait for the device.
 """
 
+import torch
+import torch.nn.functional as F
+
 ENTRY = "sdrrl_entry"  # column: the named set of a row, or of each sample of a pack
 LENGTHS = "sdrrl_lengths"  # column: the tokens of each sample of a pack
 KEY = "sdrrl"  # what is added to a batch
@@ -11,24 +14,31 @@ IGNORE = -100
 
 
 def weighted_collator(stock: type) -> type:
-    """A subclass of LLaMA-Factory's SFT collator that unpacks packs and adds batch["sdrrl"], see `describe`."""
+    """A subclass of LLaMA-Factory's SFT collator, see `SubsetWeighting`."""
+    return type("SubsetWeightedCollator", (SubsetWeighting, stock), {})
 
-    class SubsetWeightedCollator(stock):
-        def __call__(self, features):
-            import torch
 
-            samples = [(row, s) for row, feature in enumerate(features) for s in _samples(feature)]
-            entries = [sample.pop(ENTRY) for _, sample in samples]
-            batch = dict(super().__call__([sample for _, sample in samples]))
-            batch[KEY] = describe(batch["labels"], batch.get("attention_mask")) | {
-                # The index travels, not the weight: DeepSpeed casts floating inputs to the model's dtype.
-                "entry": torch.tensor(entries, dtype=torch.long),
-                "rows": [row for row, _ in samples],
-                "counted": len(samples),
-            }
-            return batch
+class SubsetWeighting:
+    """Stands in front of LLaMA-Factory's SFT collator: unpacks packs and adds batch["sdrrl"], see `describe`.
 
-    return SubsetWeightedCollator
+    Added besides: entry (samples,): the named set of each sample; rows: the row of the batch that each sample comes
+    from; dealt, counted: the rows and the samples of the batch. Rows of a set without a block stay as stock has them.
+    """
+
+    def __call__(self, features):
+        if ENTRY not in features[0]:
+            return super().__call__(features)
+        samples = [(row, sample) for row, feature in enumerate(features) for sample in _samples(feature)]
+        entries = [sample.pop(ENTRY) for _, sample in samples]
+        batch = dict(super().__call__([sample for _, sample in samples]))
+        batch[KEY] = describe(batch["labels"], batch.get("attention_mask")) | {
+            # The index travels, not the weight: DeepSpeed casts floating inputs to the model's dtype.
+            "entry": torch.tensor(entries, dtype=torch.long),
+            "rows": [row for row, _ in samples],
+            "dealt": len(features),
+            "counted": len(samples),
+        }
+        return batch
 
 
 def _samples(feature: dict) -> list[dict]:
@@ -54,9 +64,6 @@ def describe(labels, attention_mask=None) -> dict:
     sample          (n,): the sample it belongs to
     answer          (samples,): how many are trained, at least 1
     """
-    import torch
-    import torch.nn.functional as F
-
     mask = torch.ones_like(labels, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     # The label of position t+1 is the target of position t.
     target = F.pad(labels.masked_fill(~mask, IGNORE)[:, 1:], (0, 1), value=IGNORE)

@@ -179,7 +179,8 @@ class _Plan:
     def trainer(self, **kwargs):
         from sdrrl_factory.training.trainer import weighted_trainer
 
-        self._running = weighted_trainer(self._trainer, self.sets.train, self.sets.weights)(**kwargs)
+        trainer = weighted_trainer(self._trainer)
+        self._running = trainer(entries=self.sets.train, weights=self.sets.weights, **kwargs)
         return self._running
 
     def plot(self, training_args) -> None:
