@@ -102,14 +102,14 @@ class Exact:
         with torch.no_grad():
             return {subset: sum(self.loss(r).item() for r in each) / len(each) for subset, each in sets.items()}
 
-    def step(self, batch: list[tuple[float, dict]]) -> None:
+    def step(self, batch: list[tuple[float, dict]], rate: float = LEARNING_RATE) -> None:
         """One step of SGD on (1/|B|) sum of w_i l_i; batch: (w_i, row)."""
         self.model.zero_grad()
         (sum(weight * self.loss(row) for weight, row in batch) / len(batch)).backward()
         with torch.no_grad():
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
-                    parameter -= LEARNING_RATE * parameter.grad
+                    parameter -= rate * parameter.grad
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """Under the names they have on disk."""
