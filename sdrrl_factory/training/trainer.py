@@ -3,9 +3,10 @@
 import torch
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.training.collator import KEY
+from sdrrl_factory.training.collator import ENTRY, KEY
 from sdrrl_factory.training.layout import layout_for, may_join
 from sdrrl_factory.training.loss import mean_losses, sample_losses
+from sdrrl_factory.training.order import StratifiedSampler, stratum_of_rows
 from sdrrl_factory.training.weights import Entry
 
 
@@ -56,6 +57,15 @@ class SubsetWeighting:
         optimizer = super().create_optimizer(*args, **kwargs)
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
+
+    def _get_train_sampler(self, *args, **kwargs):
+        """Where stock shuffles, each subset is spread evenly over the epoch; an order the user asks for stays."""
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        if not self._trains_weighted or type(sampler) is not torch.utils.data.RandomSampler:
+            return sampler
+        entries = stratum_of_rows(self.train_dataset[ENTRY][:], self._weight.tolist())
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return StratifiedSampler(entries, self._subset.cpu().numpy(), seed)
 
     def get_train_dataloader(self):
         """Resumed in mid-epoch, a run goes on in that epoch's order; accelerate would take the first's."""
