@@ -1,7 +1,7 @@
 """What other libraries do to transformers' Trainer, put there before a training."""
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 
 def count_tokens() -> None:
@@ -40,3 +40,21 @@ def lose_a_sample() -> None:
         return step(self, model, inputs, *args, **kwargs)
 
     Trainer.training_step = training_step
+
+
+class Generating(TrainerCallback):
+    """Continues a text after each step, and leaves the model in evaluation mode."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        model.eval()
+        model.generate(input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=3, do_sample=False)
+
+
+def generate_between() -> None:
+    made = Trainer.__init__
+
+    def __init__(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        self.add_callback(Generating())
+
+    Trainer.__init__ = __init__

@@ -60,11 +60,12 @@ def steps(exact):
     return losses, before, model.parameters()
 
 
-@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("between", [*BETWEEN, "a callback that generates"])
 @pytest.mark.parametrize("way", WAYS)
 def test_evaluation_between_the_steps_changes_none(way, between, recipe, steps, commands, tmp_path):
-    keys = of_way(recipe, way, tmp_path / "zero.json") | BETWEEN[between]
-    commands.train(write_recipe(tmp_path / "r.yaml", keys), processes=RANKS)
+    keys = of_way(recipe, way, tmp_path / "zero.json") | BETWEEN.get(between, {})
+    patch = "" if between in BETWEEN else "generate_between"
+    commands.train(write_recipe(tmp_path / "r.yaml", keys), processes=RANKS, patch=patch)
     losses, before, after = steps
     log = [line for line in log_of(tmp_path / "out") if "loss" in line]
     assert [line["loss"] for line in log] == pytest.approx(losses, rel=1e-5)
@@ -74,4 +75,4 @@ def test_evaluation_between_the_steps_changes_none(way, between, recipe, steps, 
     assert distance(before, after, tmp_path / "out/model.safetensors") < 1e-4
     state = json.loads((tmp_path / "out/trainer_state.json").read_text())
     assert state["global_step"] == len(losses)
-    assert sum("eval_loss" in line for line in state["log_history"]) >= 2 * bool(BETWEEN[between])
+    assert sum("eval_loss" in line for line in state["log_history"]) >= 2 * bool(BETWEEN.get(between))
