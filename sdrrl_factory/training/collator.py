@@ -30,7 +30,11 @@ class SubsetWeighting:
             return super().__call__(features)
         samples = [(row, sample) for row, feature in enumerate(features) for sample in _samples(feature)]
         entries = [sample.pop(ENTRY) for _, sample in samples]
+        # Single samples: LLaMA-Factory's masks for its own packs (of training sets without a block) are not for them.
+        masks = {name: getattr(self, name, False) for name in ("block_diag_attn", "neat_packing")}
+        vars(self).update(dict.fromkeys(masks, False))
         batch = dict(super().__call__([sample for _, sample in samples]))
+        vars(self).update(masks)
         batch[KEY] = describe(batch["labels"], batch.get("attention_mask")) | {
             # The index travels, not the weight: DeepSpeed casts floating inputs to the model's dtype.
             "entry": torch.tensor(entries, dtype=torch.long),

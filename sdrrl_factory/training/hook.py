@@ -1,4 +1,4 @@
-"""The only file that touches LLaMA-Factory's names.
+"""What touches the names of LLaMA-Factory's workflows; its data functions are called in reading.py, nothing else is.
 
 It wraps `run_sft`. When a named set carries an `sdrrl` block, that call runs with three of the workflow's names
 replaced: `get_dataset` (each set tokenised by the original, with a column that tells which it is), the collator and the
@@ -9,19 +9,21 @@ import contextlib
 import copy
 import functools
 import inspect
-import io
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.training import data
-from sdrrl_factory.training.blocks import read_blocks
-from sdrrl_factory.training.collator import ENTRY, weighted_collator
+from sdrrl_factory.training.blocks import read_info
+from sdrrl_factory.training.collator import weighted_collator
+from sdrrl_factory.training.data import describe_sets
 from sdrrl_factory.training.limits import refuse
 from sdrrl_factory.training.plot import plot_subset_losses
+from sdrrl_factory.training.reading import dataset_module, is_kept, load_sets, read_sets, weighted_parts
 
-WORKS_WITH = "0.9.5"
+# The versions of LLaMA-Factory that the tests ran with. Another one is used too, where it has the names below.
+TESTED_WITH = ("0.9.5",)
 _NAMES = {
     "run_sft": {"model_args", "data_args", "training_args", "finetuning_args", "generating_args"},
     "get_dataset": {"template", "model_args", "data_args", "training_args", "stage", "tokenizer", "processor"},
@@ -34,147 +36,137 @@ def install(workflow) -> None:
     """Put the plugin into the freshly imported module `llamafactory.train.sft.workflow`."""
     stock = getattr(workflow, "run_sft", None)
     if stock is None:
-        workflow.run_sft = lambda *args, **kwargs: _stop(_unknown(["run_sft"]))
+        workflow.run_sft = functools.partial(_stop_at_names, ["run_sft"])
         return
+    workflow.run_sft = functools.update_wrapper(functools.partial(_run_sft, workflow, stock), stock)
 
-    @functools.wraps(stock)
-    def run_sft(model_args, data_args, training_args, finetuning_args, *args, **kwargs):
-        with _stopping():
-            weighted = _wanted(data_args)
-        if not weighted:
-            return stock(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
-        unknown = _missing(workflow)
-        if unknown:
-            _stop(_unknown(unknown))
-        with _stopping():
-            refuse(model_args, data_args, training_args, finetuning_args)
-        originals = {name: getattr(workflow, name) for name in _NAMES}
-        plan = _Plan(originals, data_args, finetuning_args)
+
+def _run_sft(workflow, stock, model_args, data_args, training_args, finetuning_args, *args, **kwargs):
+    """`run_sft` as LLaMA-Factory calls it; stock: its own."""
+    with _stopping():
+        training, evaluation = weighted_parts(data_args)
+    # Answers are generated then, for LlamaBoard's Evaluate tab or do_predict: there is no loss to weight.
+    generates = training_args.predict_with_generate and not (training and training_args.do_train)
+    if generates and training_args.do_train and evaluation:
+        _say("predict_with_generate evaluates by generated answers: the sdrrl blocks of eval_dataset are not used")
+    if generates or not (training or evaluation):
+        return stock(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
+    unknown = missing_names(workflow)
+    if unknown:
+        _stop_at_names(unknown)
+    if version("llamafactory") not in TESTED_WITH:
+        _say(
+            f"LLaMA-Factory {version('llamafactory')} is none of the versions that this plugin was tested with"
+            f" ({', '.join(TESTED_WITH)}); it has the names that the plugin uses, so the training goes on"
+        )
+    with _stopping():
+        refuse(model_args, data_args, training_args, finetuning_args, trains=training)
+    run = _Run(workflow, data_args, finetuning_args, training)
+    if training:
         # The collator takes packs apart again: what LLaMA-Factory does for its own packs must not be done.
         data_args, model_args = copy.copy(data_args), copy.copy(model_args)
         data_args.packing = data_args.neat_packing = model_args.block_diag_attn = False
-        workflow.get_dataset = plan.get_dataset
-        workflow.SFTDataCollatorWith4DAttentionMask = weighted_collator(originals["SFTDataCollatorWith4DAttentionMask"])
-        workflow.CustomSeq2SeqTrainer = plan.trainer
-        try:
-            with _stopping():
-                result = stock(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
-        finally:
-            for name in originals.keys() - {"run_sft"}:
-                setattr(workflow, name, originals[name])
-        plan.plot(training_args)
-        return result
+    originals = {name: getattr(workflow, name) for name in _NAMES if name != "run_sft"}
+    workflow.get_dataset = run.get_dataset
+    workflow.SFTDataCollatorWith4DAttentionMask = weighted_collator(originals["SFTDataCollatorWith4DAttentionMask"])
+    workflow.CustomSeq2SeqTrainer = run.trainer
+    try:
+        with _stopping():
+            result = stock(model_args, data_args, training_args, finetuning_args, *args, **kwargs)
+    finally:
+        for name, original in originals.items():
+            setattr(workflow, name, original)
+    run.plot(training_args)
+    return result
 
-    workflow.run_sft = run_sft
+
+# --- LLaMA-Factory's other ways to train
 
 
 def guard(workflow) -> None:
-    """LLaMA-Factory's other ways to run SFT know no weights: with an sdrrl block among their sets they stop."""
+    """Put a guard into the freshly imported module of another way to train: it knows no weights.
+
+    Supervised fine-tuning (hyper-parallel, Megatron, version 1 and what comes next) stops where there is an sdrrl block
+    among its sets: it would be silently unweighted. Other stages (dpo, kto, pt, ...) go on and say so once: equation 6
+    is an objective of SFT, and the same sets may be meant for both.
+    """
     way = workflow.__name__.removeprefix("llamafactory.").removesuffix(".workflow")
-    line = (
-        f"LLaMA-Factory's {way} cannot weight by subset; train with its usual trainer, or with SDRRL_FACTORY_DISABLE=1"
-    )
     if hasattr(workflow, "DataEngine"):  # version 1 has its own list of data sets
-
-        def checked(*args, **kwargs):
-            engine = read(*args, **kwargs)
-            if any("sdrrl" in info for info in engine.dataset_infos.values()):
-                _stop(line)
-            return engine
-
-        read, workflow.DataEngine = workflow.DataEngine, checked
+        sft = way.endswith("sft_trainer")
+        workflow.DataEngine = functools.partial(_guarded_engine, workflow.DataEngine, way, sft)
         return
+    for name, stock in list(vars(workflow).items()):
+        if name.startswith("run_") and getattr(stock, "__module__", None) == workflow.__name__:
+            run = functools.partial(_guarded_run, stock, way, name.removeprefix("run_"))
+            setattr(workflow, name, functools.update_wrapper(run, stock))
 
-    def run_sft(model_args, data_args, *args, **kwargs):
+
+def _guarded_run(stock, way: str, stage: str, model_args, data_args, *args, **kwargs):
+    if stage == "sft":
         with _stopping():
-            weighted = _wanted(data_args)
+            weighted = any(weighted_parts(data_args))
         if weighted:
-            _stop(line)
-        return stock(model_args, data_args, *args, **kwargs)
+            _stop(_CANNOT_WEIGHT.format(way))
+    else:
+        info = read_info(data_args)
+        names = [*(data_args.dataset or []), *(data_args.eval_dataset or [])]
+        marked = [name for name in dict.fromkeys(names) if _is_marked(info.get(name))]
+        if marked:
+            _say(_NOT_USED.format(f"stage: {stage}", ", ".join(marked)))
+    return stock(model_args, data_args, *args, **kwargs)
 
-    stock, workflow.run_sft = workflow.run_sft, run_sft
+
+def _guarded_engine(stock, way: str, sft: bool, *args, **kwargs):
+    engine = stock(*args, **kwargs)
+    marked = [name for name, entry in engine.dataset_infos.items() if _is_marked(entry)]
+    if marked and sft:
+        _stop(_CANNOT_WEIGHT.format(way))
+    if marked:
+        _say(_NOT_USED.format(way, ", ".join(marked)))
+    return engine
 
 
-class _Plan:
-    """What one training run is made of, known once its data are read."""
+_CANNOT_WEIGHT = (
+    "LLaMA-Factory's {} cannot weight by subset; train with its usual trainer (without USE_V1, USE_MCA,"
+    " USE_MEGATRON_BRIDGE and use_hyper_parallel), or with SDRRL_FACTORY_DISABLE=1"
+)
+_NOT_USED = "{} is not weighted by subset, only stage: sft is; the sdrrl blocks of {} are not used"
 
-    def __init__(self, originals: dict, data_args, finetuning_args):
-        self._get_dataset, self._trainer = originals["get_dataset"], originals["CustomSeq2SeqTrainer"]
+
+def _is_marked(entry) -> bool:
+    return hasattr(entry, "get") and entry.get("sdrrl") is not None
+
+
+# --- the weighted run
+
+
+class _Run:
+    """What one training run is made of, known once its data are read.
+
+    trains: training sets have blocks; otherwise the evaluation alone is weighted and the training is LLaMA-Factory's.
+    """
+
+    def __init__(self, workflow, data_args, finetuning_args, trains: bool):
+        self._get_dataset, self._trainer = workflow.get_dataset, workflow.CustomSeq2SeqTrainer
         self._packing = data_args.packing
         self._finetuning = finetuning_args
+        self._trains = trains
         self._running = None
 
     def get_dataset(self, template, model_args, data_args, training_args, stage, **kwargs):
         """The original, once a named set; returns what it returns, with the column of the sets."""
-        from datasets import DatasetDict
-        from llamafactory.data.data_utils import get_dataset_module
-
-        folder = data_args.tokenized_path
-        if _tokenized(folder):
-            self.sets = data.Sets.load(folder)
+        if is_kept(data_args.tokenized_path):
+            self.sets = load_sets(data_args, training_args)
+            for line in self.sets.warnings:
+                _say(line)
         else:
-            read = functools.partial(self._read, template, model_args, data_args, training_args, stage, kwargs)
-            self.sets = self._make(read, data_args, training_args)
-            if folder and training_args.should_save:
-                self.sets.save(folder)
-        if training_args.process_index == 0:
-            print(told(self.sets), flush=True)
-        return get_dataset_module(DatasetDict(self.sets.rows))
-
-    def _make(self, read, data_args, training_args) -> data.Sets:
-        from datasets import concatenate_datasets
-        from llamafactory.data.data_utils import merge_dataset
-
-        merge = functools.partial(merge_dataset, data_args=data_args, seed=training_args.seed)
-        train_blocks, eval_blocks = (
-            read_blocks(data_args, data_args.dataset),
-            read_blocks(data_args, data_args.eval_dataset),
-        )
-        sets = data.Sets({}, each=data_args.eval_on_each_dataset)
-        train, held = read(train_blocks), []
-        if train and data_args.val_size > 1e-6:
-            train, held = data.split(train, data_args.val_size, training_args.seed)
-        if train:
-            sets.rows["train"] = self._pack(merge(train), data_args, training_args)
-            sets.train = data.entries_of(train_blocks, sets.rows["train"])
-        held = held or read(eval_blocks, first=len(train_blocks))
-        if eval_blocks and sets.each:
-            sets.rows |= {f"validation_{name}": rows for name, rows in zip(eval_blocks, held, strict=True)}
-            sets.evaluation = [
-                data.entries_of({name: block}, rows, len(train_blocks) + i)[0]
-                for i, ((name, block), rows) in enumerate(zip(eval_blocks.items(), held, strict=True))
-            ]
-        elif held:
-            sets.rows["validation"] = merge(held) if eval_blocks else concatenate_datasets(held)
-            sets.evaluation = data.entries_of(eval_blocks, sets.rows["validation"], len(train_blocks))
-        return sets
-
-    def _read(self, template, model_args, data_args, training_args, stage, kwargs, blocks, first=0) -> list:
-        sets = []
-        for index, name in enumerate(blocks, first):
-            one = copy.copy(data_args)
-            one.dataset, one.eval_dataset, one.val_size, one.tokenized_path = [name], None, 0.0, None
-            # LLaMA-Factory prints a first example of whatever it tokenises: one is enough.
-            with contextlib.redirect_stdout(io.StringIO()) if index else contextlib.nullcontext():
-                rows = self._get_dataset(template, model_args, one, training_args, stage, **kwargs)["train_dataset"]
-            sets.append(rows.add_column(ENTRY, [index] * len(rows)))
-        return sets
-
-    def _pack(self, rows, data_args, training_args):
-        from llamafactory.data.processor.processor_utils import greedy_knapsack
-
-        if not self._packing:
-            return rows
-        seed = None if self._finetuning.disable_shuffling else training_args.seed
-        with training_args.main_process_first(desc="pack", local=not data_args.data_shared_file_system):
-            return data.pack(
-                rows,
-                data_args.cutoff_len,
-                greedy_knapsack,
-                seed,
-                batch_size=data_args.preprocessing_batch_size,
-                num_proc=data_args.preprocessing_num_workers,
-            )
+            read = functools.partial(self._get_dataset, template, model_args, stage=stage, **kwargs)
+            self.sets = read_sets(read, data_args, training_args, self._trains, self._packing)
+            if data_args.tokenized_path and training_args.should_save:
+                self.sets.save(data_args.tokenized_path)
+        _say(describe_sets(self.sets))
+        shuffled = not self._finetuning.disable_shuffling
+        return dataset_module(self.sets, data_args, training_args, shuffled)
 
     def trainer(self, **kwargs):
         from sdrrl_factory.training.trainer import weighted_trainer
@@ -190,53 +182,24 @@ class _Plan:
                 print("Figure saved at:", path)
 
 
-def told(sets: data.Sets) -> str:
-    """One line for the person who trains: each set's subset, rows and weight."""
-
-    def rows(entries, weights):
-        return ", ".join(f"{e.subset} {e.size} rows x {w:.4g}" for e, w in zip(entries, weights, strict=True) if e.size)
-
-    here = len(sets.train)
-    line = f"sdrrl: subset-weighted loss (equation 6) is on: {rows(sets.train, sets.weights[:here])}"
-    if sets.evaluation:
-        line += f"; evaluation: {rows(sets.evaluation, sets.weights[here:])}"
-    bare = [e.name for e in sets.train + sets.evaluation if e.subset == "other"]
-    if bare:
-        line += f"; without an sdrrl block, together one more subset of weight 1, other: {', '.join(bare)}"
-    return line
+# --- names, lines, stops
 
 
-def _wanted(data_args) -> bool:
-    """Whether a named set has a block, or the tokenized sets were written with one."""
-    blocks = read_blocks(data_args, data_args.dataset) | read_blocks(data_args, data_args.eval_dataset)
-    kept = _tokenized(data_args.tokenized_path)
-    if kept and any(blocks.values()) and not Path(data_args.tokenized_path, data.NOTE).is_file():
-        raise UserError(
-            f"tokenized_path {data_args.tokenized_path} was written without this plugin and tells no subsets;"
-            " remove it, name another, or train unweighted with SDRRL_FACTORY_DISABLE=1"
-        )
-    return Path(data_args.tokenized_path, data.NOTE).is_file() if kept else any(blocks.values())
-
-
-def _tokenized(folder: str | None) -> bool:
-    return folder is not None and os.path.isdir(folder) and bool(os.listdir(folder))
-
-
-def _missing(workflow) -> list[str]:
-    wrong = []
+def missing_names(workflow) -> list[str]:
+    """The names of LLaMA-Factory that the plugin uses and `workflow` has not, or has with other parameters."""
+    missing = []
     for name, parameters in _NAMES.items():
         function = getattr(workflow, name, None)
         if function is None or not parameters <= set(inspect.signature(function).parameters):
-            wrong.append(name)
-    return wrong
+            missing.append(name)
+    return missing
 
 
-def _unknown(names: list[str]) -> str:
-    from importlib.metadata import version
-
-    return (
-        f"LLaMA-Factory {version('llamafactory')} has no {', '.join(names)} as this plugin knows it; it works with"
-        f" llamafactory {WORKS_WITH}: pip install llamafactory=={WORKS_WITH}, or set SDRRL_FACTORY_DISABLE=1"
+def _stop_at_names(names: list[str], *args, **kwargs) -> None:
+    _stop(
+        f"LLaMA-Factory {version('llamafactory')} has no {', '.join(names)} as this plugin knows it; it was tested with"
+        f" llamafactory {', '.join(TESTED_WITH)}: pip install llamafactory=={TESTED_WITH[-1]}, or set"
+        " SDRRL_FACTORY_DISABLE=1"
     )
 
 
@@ -251,5 +214,11 @@ def _stopping():
 
 def _stop(line: str) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"sdrrl: {line}", file=sys.stderr, flush=True)
+        print(f"sdrrl: {' '.join(line.split())}", file=sys.stderr, flush=True)
     sys.exit(2)
+
+
+def _say(line: str) -> None:
+    """One line, from the first rank of all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"sdrrl: {line}", flush=True)

@@ -1,24 +1,33 @@
 """What cannot be weighted exactly: it stops with one line, it is never silently unweighted."""
 
+from importlib.metadata import version
+
 from sdrrl_factory.errors import UserError
 
 
-def refuse(model_args, data_args, training_args, finetuning_args) -> None:
-    """Raises UserError where a step would not be equation 6."""
+def refuse(model_args, data_args, training_args, finetuning_args, trains: bool = True) -> None:
+    """Raises UserError where a step, or trains=False: an evaluation, would not be equation 6."""
     no = {
         "streaming: true": data_args.streaming,
         "predict_with_generate: true": training_args.predict_with_generate,
-        "label_smoothing_factor": training_args.label_smoothing_factor,
-        "moe_aux_loss_coef": getattr(model_args, "moe_aux_loss_coef", None),
-        "use_dft_loss: true": getattr(finetuning_args, "use_dft_loss", False),
-        "use_eaft_loss: true": getattr(finetuning_args, "use_eaft_loss", False),
-        "use_asft_loss: true": getattr(finetuning_args, "use_asft_loss", False),
     }
+    if trains:
+        no |= {
+            "label_smoothing_factor": training_args.label_smoothing_factor,
+            "moe_aux_loss_coef": getattr(model_args, "moe_aux_loss_coef", None),
+            "use_dft_loss: true": getattr(finetuning_args, "use_dft_loss", False),
+            "use_eaft_loss: true": getattr(finetuning_args, "use_eaft_loss", False),
+            "use_asft_loss: true": getattr(finetuning_args, "use_asft_loss", False),
+            # KTransformers (LLaMA-Factory from 0.9.5) computes the experts in a training loop of its own.
+            "use_kt: true": getattr(model_args, "use_kt", False),
+        }
     for key, value in no.items():
         if value:
             raise UserError(
                 f"{key} cannot be weighted by subset; take it out, or train unweighted with SDRRL_FACTORY_DISABLE=1"
             )
+    if not trains:
+        return
     config = getattr(training_args, "hf_deepspeed_config", None)
     zero = config.config.get("zero_optimization") if config else None
     lost = loses_gradients(zero or {}, training_args.gradient_accumulation_steps)
@@ -26,13 +35,35 @@ def refuse(model_args, data_args, training_args, finetuning_args) -> None:
         raise UserError(lost)
 
 
+def check_mix(data_args, sets: int, merge) -> None:
+    """Raises UserError: the installed `datasets` cannot mix so many sets as the recipe says, or would never end.
+
+    Tried on sets of one row, before a row is tokenized. merge: LLaMA-Factory's `merge_dataset`.
+    """
+    if sets < 2:
+        return
+    mixing = f"mix_strategy: {data_args.mix_strategy}"
+    probabilities = data_args.interleave_probs
+    if probabilities:
+        mixing += f" with interleave_probs: {','.join(f'{p:g}' for p in probabilities)}"
+        # datasets draws until each set has been drawn from to its end: from a set that is never drawn, never.
+        if data_args.mix_strategy != "interleave_under" and min(probabilities) <= 0:
+            raise UserError(f"{mixing} never ends; give each set a share above 0, or take the set out of dataset")
+    from datasets import Dataset
+
+    try:
+        merge([Dataset.from_dict({"row": [0]}) for _ in range(sets)], data_args=data_args, seed=0)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{mixing} cannot mix these {sets} sets (datasets {version('datasets')}: {error}); mend it, or use concat"
+        ) from None
+
+
 def loses_gradients(zero: dict, accumulations: int) -> str | None:
     """What to say of a DeepSpeed configuration's `zero_optimization` under which a step is not exact.
 
     Before version 0.19 (its pull request 7967) only the first and the last of three or more accumulations count.
     """
-    from importlib.metadata import version
-
     offloads = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
     if zero.get("stage") not in (1, 2) or not offloads or accumulations < 3:
         return None
