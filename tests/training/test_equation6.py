@@ -78,23 +78,31 @@ def test_one_step_is_equation_6(mode, packing, tuning, recipe, adapter, truth, c
     assert printed.count("training example:") == 1
 
 
-def cell(stage, packing, tuning):
-    usual = (stage, packing, tuning) in {(2, "plain", "full"), (3, "neat_packing", "lora")}
-    return pytest.param(stage, packing, tuning, marks=[] if usual else pytest.mark.exhaustive)
-
-
-@pytest.mark.parametrize("stage, packing, tuning", [cell(s, p, t) for s in (2, 3) for p in PACKINGS for t in TUNINGS])
-def test_one_step_of_two_processes(stage, packing, tuning, recipe, adapter, truth, tmp_path):
+def two_processes(recipe: dict, stage: int, packing: str, path) -> dict:
     # More places than rows: the sampler repeats some, which must not count.
-    size = {"per_device_train_batch_size": 9 if packing == "plain" else 8}
-    keys = tuned(recipe, tuning, adapter) | PACKINGS[packing] | size
-    keys["deepspeed"] = zero(stage, tmp_path / "zero.json")
+    keys = recipe | PACKINGS[packing] | {"per_device_train_batch_size": 9 if packing == "plain" else 8}
+    keys["deepspeed"] = zero(stage, path)
     if stage == 3:
         # With use_cpu the world size is still one while the model loads, and DeepSpeed refuses the batch size.
         del keys["use_cpu"]
-    done = train_from_start(write_recipe(tmp_path / "r.yaml", keys), **TWO)
-    check(truth, tuning, tmp_path / "out")
+    return keys
+
+
+def test_one_step_of_two_processes_as_a_user_starts_them(recipe, truth, tmp_path):
+    path = write_recipe(tmp_path / "r.yaml", two_processes(recipe, 2, "plain", tmp_path / "zero.json"))
+    done = train_from_start(path, **TWO)
+    check(truth, "full", tmp_path / "out")
     assert (done.stdout + done.stderr).count("sdrrl: subset-weighted loss") == 1
+
+
+@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("stage", [2, 3])
+def test_one_step_of_two_processes(stage, packing, tuning, recipe, adapter, truth, commands, tmp_path):
+    keys = two_processes(tuned(recipe, tuning, adapter), stage, packing, tmp_path / "zero.json")
+    printed = commands.train(write_recipe(tmp_path / "r.yaml", keys), processes=2)
+    check(truth, tuning, tmp_path / "out")
+    assert printed.count("sdrrl: subset-weighted loss") == 1
     assert sum(n for key, n in log_of(tmp_path / "out")[0].items() if key.startswith("samples_")) == 16
 
 
@@ -109,16 +117,15 @@ OTHERS = {
 }
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("mode", OTHERS)
-def test_one_step_of_two_processes_in_other_ways(mode, recipe, truth, tmp_path):
+def test_one_step_of_two_processes_in_other_ways(mode, recipe, truth, commands, tmp_path):
     more, accumulations, size = OTHERS[mode]
     keys = recipe | {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulations}
     keys |= more(tmp_path / "zero.json")
     keys = {key: value for key, value in keys.items() if value is not None}
-    done = train_from_start(write_recipe(tmp_path / "r.yaml", keys), **TWO)
+    printed = commands.train(write_recipe(tmp_path / "r.yaml", keys), processes=2)
     check(truth, "full", tmp_path / "out")
-    assert (done.stdout + done.stderr).count("sdrrl: subset-weighted loss") == 1
+    assert printed.count("sdrrl: subset-weighted loss") == 1
 
 
 def test_every_step_of_an_epoch_the_last_shorter_one_too(recipe, exact, commands, tmp_path):
@@ -196,11 +203,10 @@ def test_each_evaluation_set_alone_is_unweighted(recipe, exact, commands, tmp_pa
         assert found == pytest.approx(nats, rel=1e-5)
 
 
-@pytest.mark.exhaustive
-def test_two_processes_evaluate_each_sample_once(recipe, exact, tmp_path):
+def test_two_processes_evaluate_each_sample_once(recipe, exact, commands, tmp_path):
     # Seven samples in rounds of four: the last round repeats one.
     keys = recipe | EVALUATING | {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 2}
-    train_from_start(write_recipe(tmp_path / "r.yaml", keys), **TWO)
+    commands.train(write_recipe(tmp_path / "r.yaml", keys), processes=2)
     found = next(line["eval_loss"] for line in log_of(tmp_path / "out") if "eval_loss" in line)
     assert found == pytest.approx(eval_loss(exact, EVALUATION), rel=1e-5)
 
