@@ -17,6 +17,7 @@ TOP = [
     "languages",
     "lm",
     "page",
+    "rows",
     "server",
     "text",
     "words",

@@ -18,8 +18,8 @@ from itertools import chain, count, islice
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.rows import KINDS, SUFFIXES, Rows, is_held_out, read_hub, read_rows, suffix, type_name
 from sdrrl_factory.transfer.recipe import Source
-from sdrrl_factory.transfer.rows import KINDS, SUFFIXES, Rows, read_hub, read_parquet, read_text, suffix, type_name
 
 Instructions = str | Source | list[str | Source]
 
@@ -124,10 +124,10 @@ class _Origin:
         """Yield each row with its place; no row at all is an error."""
         path, found = self.source.path, False
         if self.kind in ("folder", "hub"):
-            rows = read_hub(self.source, self.place(self.key))
+            rows = read_hub(path, self.source.subset, self.source.split, self.place(self.key))
         else:
             self._check_file()
-            rows = read_parquet(path) if self.kind == "Parquet" else read_text(path)
+            rows = read_rows(path)
         for place, row in rows:
             found = True
             yield place, row
@@ -222,7 +222,7 @@ class _Layout:
             system = turns.pop("system") or system
             record |= turns
         record["system"] = system
-        return record, "held out" if _is_held_out(row.get("held_out")) else reason or _flaw(record)
+        return record, "held out" if is_held_out(row) else reason or _flaw(record)
 
 
 def _pair(columns: list[str], named: dict[str, str]) -> dict | None:
@@ -296,10 +296,6 @@ def _text(value, column: str, place: str) -> str:
 
 def _id(value, place: str) -> str:
     return str(value) if isinstance(value, int | float) and value == value else _text(value, "id", place)
-
-
-def _is_held_out(value) -> bool:
-    return value.strip().lower() not in ("", "0", "no", "false") if isinstance(value, str) else bool(value)
 
 
 def _flaw(record: dict) -> str:

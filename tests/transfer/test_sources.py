@@ -438,7 +438,7 @@ def test_a_huge_line_is_read(tmp_path):
     ("name", "start"), [("a.jsonl", '{"instruction": "'), ("a.json", '[{"instruction": "'), ("a.csv", CSV + '"')]
 )
 def test_a_boundless_line_is_not(tmp_path, monkeypatch, name, start):
-    monkeypatch.setattr("sdrrl_factory.transfer.rows.ROW_LIMIT", 1 << 20)  # 64 MiB would take seconds
+    monkeypatch.setattr("sdrrl_factory.rows.ROW_LIMIT", 1 << 20)  # 64 MiB would take seconds
     (tmp_path / name).write_text(start + "b" * 3_000_000)
     message = said(str(tmp_path / name))
     assert message.startswith(f"{tmp_path / name}:") and "of more than 1 MiB" in message and len(message) < 500

@@ -1,4 +1,5 @@
-"""Rows out of files (JSON, JSONL, CSV, TSV, Parquet; gzip known by its first bytes) and out of a hub, one at a time.
+"""Rows out of files (JSON, JSONL, CSV, TSV, Parquet; gzip known by its first bytes) and out of a hub, one at a time;
+lines out of plain text.
 
 What is wrong with a file stops with one line that names the file and the line or row.
 """
@@ -16,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.transfer.recipe import Source
 
 Rows = Iterator[tuple[str, dict]]  # (where the row stands, row)
 
@@ -30,30 +30,49 @@ def suffix(path: str) -> str:
     return Path(path.removesuffix(".gz")).suffix
 
 
+def read_rows(path: str) -> Rows:
+    """The rows of a file whose suffix is one of SUFFIXES."""
+    return read_parquet(path) if suffix(path) == ".parquet" else read_text(path)
+
+
 def read_text(path: str) -> Rows:
+    with _open(path) as f:
+        head = _head(f, path)
+        if suffix(path) in (".csv", ".tsv"):
+            yield from _read_csv(f, path, "," if suffix(path) == ".csv" else "\t")
+        elif head.lstrip()[:1] == b"[":
+            yield from _read_array(f, path)
+        else:
+            yield from _read_lines(f, path)
+
+
+def read_plain(path: str) -> Iterator[tuple[str, str]]:
+    """(where the line stands, line) of a plain text, the file's own markup included."""
+    with _open(path) as f:
+        _head(f, path, markup=True)
+        for number, line in _lines(f, path):
+            yield f"{path}:{number}", line
+
+
+def is_held_out(row: dict) -> bool:
+    """Whether the row says `held_out`; a CSV says it as text."""
+    value = row.get("held_out")
+    return value.strip().lower() not in ("", "0", "no", "false") if isinstance(value, str) else bool(value)
+
+
+@contextmanager
+def _open(path: str) -> Iterator[io.BufferedReader]:
+    """The file's bytes; gzip is known by its first two, whatever the name says."""
     try:
-        with _open(path) as f:
-            head = _head(f, path)
-            if suffix(path) in (".csv", ".tsv"):
-                yield from _read_csv(f, path, "," if suffix(path) == ".csv" else "\t")
-            elif head.lstrip()[:1] == b"[":
-                yield from _read_array(f, path)
-            else:
-                yield from _read_lines(f, path)
+        with open(path, "rb") as f:
+            yield io.BufferedReader(gzip.GzipFile(fileobj=f)) if f.peek(2)[:2] == b"\x1f\x8b" else f
     except (EOFError, zlib.error, gzip.BadGzipFile) as err:
         raise UserError(f"{path}: broken gzip ({first_line(err)}); fetch the file again") from None
     except OSError as err:
         raise UserError(f"{path}: cannot be read ({err.strerror or first_line(err)}); check the file") from None
 
 
-@contextmanager
-def _open(path: str) -> Iterator[io.BufferedReader]:
-    """The file's bytes; gzip is known by its first two, whatever the name says."""
-    with open(path, "rb") as f:
-        yield io.BufferedReader(gzip.GzipFile(fileobj=f)) if f.peek(2)[:2] == b"\x1f\x8b" else f
-
-
-def _head(f: io.BufferedReader, path: str) -> bytes:
+def _head(f: io.BufferedReader, path: str, markup: bool = False) -> bytes:
     """The first bytes, less a byte order mark; what is plainly no UTF-8 text of rows stops here."""
     head = f.peek(_CHUNK)
     if head.startswith(codecs.BOM_UTF8):
@@ -62,7 +81,7 @@ def _head(f: io.BufferedReader, path: str) -> bytes:
     start = head.lstrip()[:64].lower()
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or head[1:2] == b"\0" or head[:1] == b"\0":
         raise UserError(f"{path}: UTF-16 or binary; convert it with iconv -f UTF-16 -t UTF-8")
-    if start.startswith((b"<!", b"<html", b"<?xml")):
+    if not markup and start.startswith((b"<!", b"<html", b"<?xml")):
         raise UserError(f"{path}: a web page instead of rows; download the file itself")
     if start.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a Git LFS pointer instead of the file; run `git lfs pull`")
@@ -227,20 +246,20 @@ def _check_names(names: list[str], place: str) -> None:
             raise UserError(f"{place}: {n} columns are called {name!r}; rename all but one")
 
 
-def read_hub(source: Source, place: str) -> Rows:
+def read_hub(path: str, subset: str | None, split: str, place: str) -> Rows:
     """Rows of a hub's data set, or of a local folder of data files; memory-mapped from the cache."""
     import datasets
 
     try:
         # The older `datasets` run a data set's own code unless told not to.
-        rows = datasets.load_dataset(source.path, source.subset, split=source.split, trust_remote_code=False)
+        rows = datasets.load_dataset(path, subset, split=split, trust_remote_code=False)
     except Exception as err:  # whatever the hub's client, a format's reader or the network raises
-        offline = datasets.config.HF_HUB_OFFLINE and not os.path.isdir(source.path)
+        offline = datasets.config.HF_HUB_OFFLINE and not os.path.isdir(path)
         why = f"HF_HUB_OFFLINE is set; {first_line(err)}" if offline else first_line(err)
         hint = "check the id, subset and split, or name a file"
-        raise UserError(f"{place}: {source.path} cannot be loaded ({why}); {hint}") from None
+        raise UserError(f"{place}: {path} cannot be loaded ({why}); {hint}") from None
     for number, row in enumerate(rows, 1):
-        yield f"{source.path}: row {number}", row
+        yield f"{path}: row {number}", row
 
 
 def first_line(err: BaseException) -> str:
