@@ -125,7 +125,15 @@ def describe_sets(sets: Sets) -> str:
     absent = [entry.name for entry in sets.train if not entry.size]
     if absent:
         clauses.append(f"not trained, no row of it was drawn: {', '.join(absent)}")
+    if sets.train:
+        clauses.append(_LOGGED)
     return "; ".join(clauses + sets.remarks)
+
+
+_LOGGED = (
+    "in each line of the log, loss is the weighted mean that is trained on, loss_<subset> the plain mean of that"
+    " subset's samples since the line before, samples_<subset> their number"
+)
 
 
 def _list_entries(entries: list, weights: list[float]) -> str:

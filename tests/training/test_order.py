@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler
 
 from sdrrl_factory.training.order import StratifiedSampler, stratum_of_rows
 from tests.training.commands import write_recipe
-from tests.training.conftest import SIZES, log_of
+from tests.training.conftest import SIZES, WEIGHTS, log_of
 
 SETS = {
     "the paper's sizes": [52002, 48000, 49000, 46500, 2000, 1000],
@@ -174,10 +174,27 @@ def test_a_run_goes_on_in_its_order(way, recipe, commands, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_epoch_has_an_order_of_its_own(processes, recipe, commands, tmp_path):
+    """At learning rate 0, where the same rows would have the same losses."""
+    keys = recipe | {"num_train_epochs": 4, "learning_rate": 0.0, "per_device_train_batch_size": 8 // processes}
+    commands.train(write_recipe(tmp_path / "r.yaml", keys), processes)
+    losses = [line["loss_LL"] for line in log_of(tmp_path / "out") if "loss" in line]
+    assert len(losses) == 8 and len({round(loss, 4) for loss in losses[::2]}) == 4
+
+
+@pytest.mark.slow
 def test_rows_that_are_not_to_be_shuffled_come_in_the_order_of_the_files(recipe, commands, tmp_path):
     keys = recipe | {"per_device_train_batch_size": 8, "disable_shuffling": True}
-    commands.train(write_recipe(tmp_path / "r.yaml", keys))
-    assert samples_of(tmp_path / "out").tolist() == [[8, 0, 0], [1, 2, 5]]
+    printed = commands.train(write_recipe(tmp_path / "r.yaml", keys))
+    steps = samples_of(tmp_path / "out")
+    assert steps.tolist() == [[8, 0, 0], [1, 2, 5]]
+    # The first line says what the log's numbers are, and so they are.
+    assert "loss is the weighted mean that is trained on, loss_<subset> the plain mean" in printed
+    weights = [WEIGHTS[d] * sum(SIZES.values()) / len(SIZES) / size for d, size in SIZES.items()]
+    for line, samples in zip([line for line in log_of(tmp_path / "out") if "loss" in line], steps, strict=True):
+        plain = [line.get(f"loss_{d}", 0.0) for d in SIZES]
+        assert line["loss"] == pytest.approx(np.average(np.multiply(weights, plain), weights=samples), rel=1e-4)
 
 
 @pytest.mark.slow
