@@ -14,7 +14,6 @@ def refuse(model_args, data_args, training_args, finetuning_args, trains: bool =
     if trains:
         no |= {
             "label_smoothing_factor": training_args.label_smoothing_factor,
-            "moe_aux_loss_coef": getattr(model_args, "moe_aux_loss_coef", None),
             "use_dft_loss: true": getattr(finetuning_args, "use_dft_loss", False),
             "use_eaft_loss: true": getattr(finetuning_args, "use_eaft_loss", False),
             "use_asft_loss: true": getattr(finetuning_args, "use_asft_loss", False),

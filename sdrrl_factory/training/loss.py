@@ -1,37 +1,70 @@
-"""l_CE of each sample: logits only where a token is trained, float32 only inside the cross-entropy."""
+"""The loss of a batch: what each sample's l_CE counts, summed; logits only where a token is trained."""
+
+import contextlib
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from sdrrl_factory.training.head import Head, HeadLoss
+from sdrrl_factory.training.router import RouterLoss
 
-def sample_losses(model, inputs: dict, facts: dict, layout: str) -> torch.Tensor:
-    """l_CE (equation 1): the mean token cross-entropy of each sample's answer, float32 of shape (samples,).
 
-    inputs: the padded batch without labels; facts: `collator.describe` of it.
-    layout: "flat" joins the samples in one row without padding, and asks for logits only where a token is trained;
-    "tail" leaves out the logits before the batch's first trained token; "full" asks for all of them.
+class BatchLoss(NamedTuple):
+    """total: the sum of coefficient_i l_i, with its gradient; samples (samples,): l_i, without; router: or None."""
+
+    total: torch.Tensor
+    samples: torch.Tensor
+    router: torch.Tensor | None
+
+
+def batch_loss(
+    model, inputs: dict, batch: dict, coefficient, layout: str, head: Head | None = None, router: bool = False
+) -> BatchLoss:
+    """l_CE (equation 1) of each sample, the mean token cross-entropy of its answer, and what it counts; float32.
+
+    inputs: the padded batch without labels; batch: `collator.describe` of it. coefficient: (samples,).
+    layout: "flat" joins the samples in one row without padding; "tail" leaves out the logits before the batch's first
+    trained token, "full" asks for all of them. head: from `find_head`, makes logits of trained tokens alone, chunk by
+    chunk. router: whether the model's router loss is wanted, see `RouterLoss`.
     """
-    kept, sample = facts["kept"], facts["sample"]
+    kept, sample = batch["kept"], batch["sample"]
     if layout == "flat":
         # Positions that start anew tell the attention where a sample begins; a cache would hide them.
-        logits = model(
-            input_ids=inputs["input_ids"].flatten()[facts["real"]][None],
-            position_ids=facts["position"][None],
-            logits_to_keep=facts["joined"],
-            use_cache=False,
-        ).logits[0]
-    else:
-        if layout == "tail":
-            inputs = inputs | {"logits_to_keep": inputs["input_ids"].shape[1] - facts["first"]}
-            kept = kept - facts["first"] * (sample + 1)
-        logits = model(**inputs).logits.flatten(0, 1)[kept]
-    return mean_losses(logits, facts)
+        kept = batch["joined"]
+        ids = inputs["input_ids"].flatten()[batch["real"]][None]
+        inputs = {"input_ids": ids, "position_ids": batch["position"][None], "use_cache": False}
+    share = coefficient / batch["answer"]
+    with contextlib.ExitStack() as stack:
+        chunks = auxiliary = None
+        if head is not None:
+            chunks = HeadLoss(head, kept, batch["target"], share[sample])
+            stack.enter_context(chunks.in_place())
+        elif layout == "flat":
+            inputs, kept = inputs | {"logits_to_keep": kept}, slice(None)
+        elif layout == "tail":
+            inputs = inputs | {"logits_to_keep": inputs["input_ids"].shape[1] - batch["first"]}
+            kept = kept - batch["first"] * (sample + 1)
+        if router:
+            auxiliary = RouterLoss(model)
+            stack.enter_context(auxiliary.in_place())
+            inputs = inputs | auxiliary.inputs(inputs["input_ids"])
+        outputs = model(**inputs)
+    auxiliary = auxiliary and auxiliary.of(outputs)
+    if chunks is not None:
+        return BatchLoss(chunks.total(outputs.logits), _means(chunks.losses, batch), auxiliary)
+    losses = mean_losses(outputs.logits.flatten(0, 1)[kept], batch)
+    return BatchLoss((coefficient * losses).sum(), losses.detach(), auxiliary)
 
 
-def mean_losses(logits: torch.Tensor, facts: dict) -> torch.Tensor:
+def mean_losses(logits: torch.Tensor, batch: dict) -> torch.Tensor:
     """The mean of each sample's token losses, (samples,); logits: (n, vocabulary), one row a trained token."""
-    summed = torch.zeros(len(facts["answer"]), dtype=torch.float32, device=logits.device)
-    return summed.index_add(0, facts["sample"], token_losses(logits, facts["target"])) / facts["answer"]
+    return _means(token_losses(logits, batch["target"]), batch)
+
+
+def _means(losses, batch) -> torch.Tensor:
+    summed = torch.zeros(len(batch["answer"]), dtype=losses.dtype, device=losses.device)
+    return summed.index_add(0, batch["sample"], losses) / batch["answer"]
 
 
 def token_losses(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -4,9 +4,11 @@ import torch
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.training.collator import ENTRY, KEY
+from sdrrl_factory.training.head import find_head
 from sdrrl_factory.training.layout import layout_for, may_join
-from sdrrl_factory.training.loss import mean_losses, sample_losses
+from sdrrl_factory.training.loss import batch_loss, mean_losses
 from sdrrl_factory.training.order import StratifiedSampler, stratum_of_rows
+from sdrrl_factory.training.router import adds_router_loss
 from sdrrl_factory.training.weights import Entry
 
 
@@ -30,6 +32,8 @@ class SubsetWeighting:
         _check_ranks(self.accelerator)
         # Without a training set among the entries only the evaluation is weighted: the training is stock's.
         self._trains_weighted = bool(entries)
+        # A router loss is scaled as stock would scale it, see `_router_share`.
+        self._stock_accepts_loss_kwargs = self.model_accepts_loss_kwargs
         if self._trains_weighted:
             # The loss is normalised here, by samples: no further division by the accumulation steps.
             self.model_accepts_loss_kwargs = True
@@ -46,7 +50,7 @@ class SubsetWeighting:
         self._evaluated: list[torch.Tensor] = []
         self._epoch = self._step = None
         self._checked = False
-        self._joins = None
+        self._joins = self._head = self._router = None
         self.subset_logs: dict[int, dict] = {}
         for callback in self.callback_handler.callbacks:
             if hasattr(callback, "_write_log"):
@@ -164,23 +168,39 @@ class SubsetWeighting:
         batch = inputs.pop(KEY)
         inputs.pop("labels")
         if self._joins is None:
-            self._joins = may_join(model)
+            self._joins, self._head = may_join(model), find_head(model, inputs)
+            self._router = self._trains_weighted and adds_router_loss(model)
         training, outputs = "global" in batch, {}
+        weight = self._weight[batch["entry"]]
         if self.compute_metrics is not None and not training:
             outputs["logits"] = model(**inputs).logits
             losses = mean_losses(outputs["logits"].flatten(0, 1)[batch["kept"]], batch)
+            loss = (weight * losses).mean()
         else:
-            losses = sample_losses(model, inputs, batch, layout_for(model, inputs, batch, self._joins))
-        weighted = self._weight[batch["entry"]] * losses
+            # Ranks' gradients are averaged, so each rank's part is scaled up by their number.
+            share = self.accelerator.num_processes / batch["global"] if training else 1 / len(weight)
+            layout = layout_for(model, inputs, batch, self._joins)
+            loss, losses, router = batch_loss(
+                model, inputs, batch, weight * share, layout, self._head, training and self._router
+            )
         if training:
             self._log_losses(self._subset[batch["entry"]], losses)
-            # Ranks' gradients are averaged, so each rank's part is scaled up by their number.
-            loss = weighted.sum() * self.accelerator.num_processes / batch["global"]
+            if router is not None:
+                loss = loss + router * self._router_share()
             self._step["loss"] = loss.detach()
         else:
-            self._evaluated.append(weighted.detach())
-            loss = weighted.mean()
+            self._evaluated.append((weight * losses).detach())
         return (loss, {"loss": loss} | outputs) if return_outputs else loss
+
+    def _router_share(self) -> float:
+        """What transformers' Trainer does to the router loss of a micro-batch, together with the rest of its loss.
+
+        A model whose loss is a sum over the tokens of a step: times the ranks, whose gradients are averaged, so router
+        losses of all micro-batches and ranks are added up. Other models: the mean of them.
+        """
+        if not self._stock_accepts_loss_kwargs:
+            return 1 / self.current_gradient_accumulation_steps
+        return self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
 
     # --- evaluation
 

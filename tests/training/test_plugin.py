@@ -17,7 +17,6 @@ from sdrrl_factory.training import hook
 from sdrrl_factory.training.collator import ENTRY, LENGTHS, _samples, describe
 from sdrrl_factory.training.data import pack
 from sdrrl_factory.training.layout import layout_for, may_join
-from sdrrl_factory.training.loss import _TokenLosses, sample_losses, token_losses
 from sdrrl_factory.training.plot import plot_subset_losses
 from sdrrl_factory.training.weights import Entry, sample_weights
 
@@ -44,54 +43,6 @@ def batch():
         labels[row, :prompt] = -100
         labels[row, end:] = -100
     return {"input_ids": ids, "attention_mask": mask}, labels
-
-
-@pytest.mark.parametrize("layout", ["full", "tail", "flat"])
-def test_layouts_agree_with_one_sample_at_a_time(layout, tiny, batch):
-    inputs, labels = batch
-    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
-    exact = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float64)
-    got = sample_losses(model, dict(inputs), describe(labels, inputs["attention_mask"]), layout)
-    want = []
-    for row in range(4):
-        n = int(inputs["attention_mask"][row].sum())
-        logits = exact(input_ids=inputs["input_ids"][row : row + 1, :n]).logits[0]
-        want.append(torch.nn.functional.cross_entropy(logits[:-1], labels[row, 1:n], ignore_index=-100))
-    assert got.tolist() == pytest.approx([w.item() for w in want], rel=1e-5)
-    scale = torch.tensor([0.3, 2.0, 1.0, 0.0])
-    (scale * got).sum().backward()
-    sum(s * w for s, w in zip(scale.double(), want, strict=True)).backward()
-    for p, q in zip(model.parameters(), exact.parameters(), strict=True):
-        assert (p.grad - q.grad).norm() <= 1e-5 * q.grad.norm()
-
-
-def test_a_sample_without_a_trained_token_counts_zero(tiny, batch):
-    inputs, labels = batch
-    model = AutoModelForCausalLM.from_pretrained(tiny)
-    for untrained in (1, slice(None)):
-        labels = labels.clone()
-        labels[untrained] = -100
-        for layout in ("full", "tail", "flat"):
-            got = sample_losses(model, dict(inputs), describe(labels, inputs["attention_mask"]), layout)
-            assert (got[untrained] == 0).all() and torch.isfinite(got).all()
-            got.sum().backward()
-
-
-@pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)])
-def test_token_losses_and_their_gradient(dtype, bound, monkeypatch):
-    monkeypatch.setattr(_TokenLosses, "CHUNK", 3 * 50)  # several parts, the last a shorter one
-    torch.manual_seed(2)
-    source = torch.randn(7, 50).to(dtype).requires_grad_()
-    target, scale = torch.randint(0, 50, (7,)), torch.rand(7)
-    got = token_losses(source * 1, target)
-    (scale * got).sum().backward()
-    exact = source.detach().double().requires_grad_()
-    want = torch.nn.functional.cross_entropy(exact, target, reduction="none")
-    (scale.double() * want).sum().backward()
-    assert torch.allclose(got.double(), want, rtol=1e-5)
-    assert (source.grad.double() - exact.grad).norm() <= bound * exact.grad.norm()
-    with torch.no_grad():
-        assert torch.allclose(token_losses(source, target).double(), want, rtol=1e-5)
 
 
 def test_samples_are_joined_only_where_they_stay_apart(tiny, batch):

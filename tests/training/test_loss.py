@@ -1,0 +1,161 @@
+"""The loss of a batch and every gradient, against each sample alone in float64 with transformers' own logits."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from transformers import AutoModelForCausalLM
+
+from sdrrl_factory.training import head as heads
+from sdrrl_factory.training.collator import describe
+from sdrrl_factory.training.head import Head, find_head
+from sdrrl_factory.training.loss import _TokenLosses, batch_loss, token_losses
+
+COEFFICIENT = torch.tensor([0.3, 2.0, 1.0, 0.0])
+VOCABULARY = 320
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+# What each does to the output of its head: nothing, a softcap, a division, a factor; a head with a bias.
+HEADS = {
+    "Llama": ({"tie_word_embeddings": False}, Head),
+    "Gemma2": ({"final_logit_softcapping": 0.3}, "softcap"),
+    "Granite": ({"logits_scaling": 3.0}, "scale"),
+    "Cohere": ({"logit_scale": 0.0625}, "scale"),
+    "Phi": ({}, Head),
+}
+
+
+def build(name: str, **keys):
+    """A model of the installed transformers with random weights, whose logits differ clearly; float32."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**(SMALL | keys))
+    model = getattr(transformers, f"{name}ForCausalLM")(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    torch.manual_seed(1)
+    ids = torch.randint(3, 300, (4, 12))
+    mask, labels = torch.ones_like(ids), ids.clone()
+    for row, (prompt, end) in enumerate([(3, 12), (6, 9), (2, 5), (8, 12)]):
+        mask[row, end:] = 0
+        labels[row, :prompt] = -100
+        labels[row, end:] = -100
+    return {"input_ids": ids, "attention_mask": mask}, labels
+
+
+@pytest.fixture
+def chunks(monkeypatch):
+    """Chunks of three rows of 320 numbers in float32, parts of two: the last ones are shorter."""
+    monkeypatch.setattr(heads, "CHUNK_BYTES", 3 * VOCABULARY * 4)
+    monkeypatch.setattr(heads, "PART_BYTES", 2 * VOCABULARY * 4)
+
+
+def alone(model, inputs, labels) -> list[torch.Tensor]:
+    """The mean cross-entropy of each sample, without its neighbours and its padding."""
+    losses = []
+    for row, n in enumerate(inputs["attention_mask"].sum(1).tolist()):
+        logits = model(input_ids=inputs["input_ids"][row : row + 1, :n]).logits[0]
+        losses.append(F.cross_entropy(logits[:-1], labels[row, 1:n], ignore_index=-100))
+    return losses
+
+
+def check_gradients(model, exact, bound=1e-5):
+    for (name, p), q in zip(model.named_parameters(), exact.parameters(), strict=True):
+        if q.grad is None:
+            assert p.grad is None, name
+            continue
+        assert (p.grad - q.grad).norm() <= bound * q.grad.norm() + 1e-12, name
+
+
+def check(model, inputs, labels, layout, head, bound=1e-5, router=False):
+    """Losses and every gradient against float64; models are compared with what they return themselves."""
+    exact = copy.deepcopy(model).double()
+    loss = batch_loss(
+        model, dict(inputs), describe(labels, inputs["attention_mask"]), COEFFICIENT, layout, head, router
+    )
+    want = alone(exact, inputs, labels)
+    assert loss.samples.tolist() == pytest.approx([w.item() for w in want], rel=bound)
+    total = sum(c * w for c, w in zip(COEFFICIENT.double(), want, strict=True))
+    assert loss.total.item() == pytest.approx(total.item(), rel=bound)
+    # A factor behind the total, as a loss scaler has it.
+    (3 * loss.total).backward()
+    (3 * total).backward()
+    check_gradients(model, exact, bound)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("layout", ["full", "tail", "flat"])
+def test_layouts_agree_with_one_sample_at_a_time(layout, chunked, tiny, batch, chunks):
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    head = find_head(model, batch[0]) if chunked else None
+    check(model, *batch, layout, head)
+    assert "forward" not in vars(model.lm_head)
+
+
+@pytest.mark.parametrize("tuned", ["all", "all but the head", "the head alone"])
+@pytest.mark.parametrize("name", HEADS)
+def test_heads(name, tuned, batch, chunks):
+    keys, kind = HEADS[name]
+    model = build(name, **keys)
+    head = find_head(model, batch[0])
+    if kind is Head:
+        assert head == Head(model.get_output_embeddings())
+    else:
+        assert getattr(head, kind) not in (None, 1.0)
+    shared = model.get_output_embeddings().weight
+    for parameter in model.parameters():
+        parameter.requires_grad_(tuned == "all" or (parameter is shared) == (tuned == "the head alone"))
+    check(model, *batch, "flat", head)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_sample_without_a_trained_token_counts_zero(chunked, tiny, batch):
+    inputs, labels = batch
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    head = find_head(model, inputs) if chunked else None
+    for untrained in (1, slice(None)):
+        labels = labels.clone()
+        labels[untrained] = -100
+        for layout in ("full", "tail", "flat"):
+            model.zero_grad()
+            found = describe(labels, inputs["attention_mask"])
+            loss = batch_loss(model, dict(inputs), found, torch.ones(4), layout, head)
+            assert (loss.samples[untrained] == 0).all() and torch.isfinite(loss.samples).all()
+            loss.total.backward()
+            assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    assert all((p.grad == 0).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)])
+def test_token_losses_and_their_gradient(dtype, bound, monkeypatch):
+    monkeypatch.setattr(_TokenLosses, "CHUNK", 3 * 50)  # several parts, the last a shorter one
+    torch.manual_seed(2)
+    source = torch.randn(7, 50).to(dtype).requires_grad_()
+    target, scale = torch.randint(0, 50, (7,)), torch.rand(7)
+    got = token_losses(source * 1, target)
+    (scale * got).sum().backward()
+    exact = source.detach().double().requires_grad_()
+    want = F.cross_entropy(exact, target, reduction="none")
+    (scale.double() * want).sum().backward()
+    assert torch.allclose(got.double(), want, rtol=1e-5)
+    assert (source.grad.double() - exact.grad).norm() <= bound * exact.grad.norm()
+    with torch.no_grad():
+        assert torch.allclose(token_losses(source, target).double(), want, rtol=1e-5)
