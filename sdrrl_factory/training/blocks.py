@@ -94,7 +94,7 @@ def _parse(block, place: str) -> Block:
             step = f'did you mean "{near[0]}"?' if near else "take it out; a block has subset and weight"
             raise UserError(f'{place}: unknown key "{key}" in "sdrrl"; {step}')
     subset, weight = block.get("subset"), block.get("weight", 1.0)
-    if not isinstance(subset, str) or not subset.strip() or not subset.isprintable():
+    if not isinstance(subset, str) or not subset.strip() or not subset.strip().isprintable():
         raise UserError(f'{place}: sdrrl.subset is {subset!r}; name the subset: "sdrrl": {_EXAMPLE}')
     number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
     if not number or not (weight == 0 or _SMALLEST <= weight <= _LARGEST):
