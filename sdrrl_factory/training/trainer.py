@@ -5,7 +5,7 @@ import torch
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.training.collator import ENTRY, KEY
 from sdrrl_factory.training.head import find_head
-from sdrrl_factory.training.layout import layout_for, may_join
+from sdrrl_factory.training.layout import check_joined, check_model, layout_for, may_join
 from sdrrl_factory.training.loss import batch_loss, mean_losses
 from sdrrl_factory.training.order import StratifiedSampler, stratum_of_rows
 from sdrrl_factory.training.router import adds_router_loss
@@ -29,6 +29,7 @@ class SubsetWeighting:
 
     def __init__(self, *args, entries: list[Entry], weights: list[float], **kwargs):
         super().__init__(*args, **kwargs)
+        check_model(self.model)
         _check_ranks(self.accelerator)
         # Without a training set among the entries only the evaluation is weighted: the training is stock's.
         self._trains_weighted = bool(entries)
@@ -49,7 +50,7 @@ class SubsetWeighting:
         self._logged = torch.zeros(2, len(self._subsets) + 1, dtype=exact, device=device)
         self._evaluated: list[torch.Tensor] = []
         self._epoch = self._step = None
-        self._checked = False
+        self._checked = self._looked_again = False
         self._joins = self._head = self._router = None
         self.subset_logs: dict[int, dict] = {}
         for callback in self.callback_handler.callbacks:
@@ -167,10 +168,8 @@ class SubsetWeighting:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         batch = inputs.pop(KEY)
         inputs.pop("labels")
-        if self._joins is None:
-            self._joins, self._head = may_join(model), find_head(model, inputs)
-            self._router = self._trains_weighted and adds_router_loss(model)
         training, outputs = "global" in batch, {}
+        self._look_at(model, inputs, training)
         weight = self._weight[batch["entry"]]
         if self.compute_metrics is not None and not training:
             outputs["logits"] = model(**inputs).logits
@@ -191,6 +190,19 @@ class SubsetWeighting:
         else:
             self._evaluated.append((weight * losses).detach())
         return (loss, {"loss": loss} | outputs) if return_outputs else loss
+
+    def _look_at(self, model, inputs, training: bool) -> None:
+        """Decides once how the model is computed; looks again whether joined samples leak, once weights have moved.
+
+        All ranks are here at the same time. UserError: they leak, or the model cannot be weighted.
+        """
+        if self._joins is None:
+            self._joins, self._head = may_join(model), find_head(model, inputs)
+            self._router = self._trains_weighted and adds_router_loss(model)
+        later = self.state.global_step >= _LOOK_AGAIN if training else self.state.global_step > 0
+        if self._joins and later and not self._looked_again:
+            self._looked_again = True
+            check_joined(model)
 
     def _router_share(self) -> float:
         """What transformers' Trainer does to the router loss of a micro-batch, together with the rest of its loss.
@@ -254,6 +266,7 @@ class SubsetWeighting:
         super().log(logs, *args, **kwargs)
 
 
+_LOOK_AGAIN = 10  # steps
 _BETWEEN = (
     "{}: something replaces what this trainer computes with (Unsloth, or another patch of transformers' Trainer);"
     " take it out (use_unsloth: false), or train unweighted with SDRRL_FACTORY_DISABLE=1"
