@@ -1,18 +1,64 @@
-"""COMET models (Rei et al. 2020, 2022) by unbabel-comet; shared by the quality estimation and the evaluator."""
+"""COMET models (Rei et al. 2020, 2022) by unbabel-comet; shared by the quality estimation and the evaluator.
 
+unbabel-comet 2.2.7 holds transformers below 5 and numpy below 2. So it runs in a process of its own, comet_worker.py,
+by the Python of an environment that has it: the one of `sdrrl install comet`, or this one.
+"""
+
+import json
+import os
 import re
+import subprocess
+import sys
+import tempfile
+import weakref
 from collections.abc import Sequence
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import distributions
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import sha256
 
 _GET = "accept the licence on the model's page while logged in and set HF_TOKEN, or name the path of a local checkpoint"
+_PACKAGE = "unbabel-comet"
+_WORKER = Path(__file__).with_name("comet_worker.py")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An environment that has unbabel-comet, of that version."""
+
+    python: str
+    version: str
+
+
+def environment() -> Path:
+    """COMET's own environment: $SDRRL_COMET_ENV, else sdrrl/comet in the user's data folder; it need not exist."""
+    if folder := os.environ.get("SDRRL_COMET_ENV"):
+        return Path(folder).expanduser().absolute()
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "sdrrl" / "comet"
+
+
+def installation() -> Installation | None:
+    """COMET's own environment before this one; only that where $SDRRL_COMET_ENV names it. Nothing is imported."""
+    folder = environment()
+    python = folder / "bin" / "python"
+    packages = [str(path) for path in folder.glob("lib/python*/site-packages")]
+    if python.exists() and (version := _version(packages)):
+        return Installation(str(python), version)
+    if not os.environ.get("SDRRL_COMET_ENV") and (version := _version(sys.path)):
+        return Installation(sys.executable, version)
+    return None
+
+
+def _version(packages: list[str]) -> str | None:
+    return next((found.version for found in distributions(name=_PACKAGE, path=packages)), None)
 
 
 class Comet:
-    """A COMET model, loaded at the first row.
+    """A COMET model, loaded at the first row, in a process that is shared by all of them and ends with this one.
 
     A checkpoint is a pickle: one that holds more than tensors and plain values is refused, and nothing of it is run.
 
@@ -23,10 +69,12 @@ class Comet:
     """
 
     def __init__(self, model: str, batch_size: int, place: str, references: bool):
-        from importlib.util import find_spec
-
-        if find_spec("comet") is None:
-            raise UserError(f"{place}: COMET is not installed; run `pip install 'sdrrl-factory[comet]'`")
+        there = installation()
+        if there is None:
+            named = f"no COMET in {environment()}, which SDRRL_COMET_ENV names"
+            why = named if os.environ.get("SDRRL_COMET_ENV") else "COMET is not installed"
+            raise UserError(f"{place}: {why}; run `sdrrl install comet`")
+        self.installation = there
         self.model, self.batch_size, self.place, self.references = model, batch_size, place, references
         self.path = _local(model, place)
         if self.path is None:
@@ -34,33 +82,111 @@ class Comet:
         self.name = _identity(self.path) if self.path else model
 
     def score(self, rows: Sequence[dict[str, str]]) -> list[float]:
-        """What `comet-score` gives for each {"src", "mt"[, "ref"]}; batches are sorted by length."""
-        import torch
+        """What `comet-score` gives for each {"src", "mt"[, "ref"]}; batches are sorted by length.
 
-        comet = self._comet
+        When a GPU's memory runs out, batches halve themselves, for good.
+        """
         out = [0.0] * len(rows)
         order = sorted(range(len(rows)), key=lambda i: (sum(map(len, rows[i].values())), i))
-        for start in range(0, len(order), self.batch_size):
+        start = 0
+        while start < len(order):
             chosen = order[start : start + self.batch_size]
-            batch = comet.prepare_for_inference([rows[i] for i in chosen])
-            with torch.inference_mode():
-                batch = comet.transfer_batch_to_device(batch, comet.device, 0)
-                scores = comet.predict_step(batch)["scores"].float().tolist()
-            for i, value in zip(chosen, scores, strict=True):
+            answer = self._ask({"model": self._checkpoint, "rows": [rows[i] for i in chosen]})
+            if answer.get("error") == "memory" and len(chosen) > 1:
+                self.batch_size = len(chosen) // 2
+                print(f"out of memory: COMET's batches have {self.batch_size} rows now", flush=True)
+                continue
+            if "error" in answer:
+                hint = "free memory for it" if answer["error"] == "memory" else "name another COMET checkpoint"
+                raise UserError(f"{self.place}: {self.model} cannot score ({answer['why']}); {hint}")
+            for i, value in zip(chosen, answer["scores"], strict=True):
                 out[i] = value
+            start += len(chosen)
         return out
 
     @cached_property
-    def _comet(self):
-        import torch
-
-        comet = _load(self.path or _downloaded(self.model, self.place), self.place)
-        wants = bool(comet.requires_references() or "ref" in comet.hparams.get("input_segments", []))
-        if wants != self.references:
+    def _checkpoint(self) -> str:
+        """The path of the .ckpt, once the worker has loaded it."""
+        path = self.path or _downloaded(self.model, self.place)
+        answer = self._ask({"model": str(path)})
+        if answer.get("error") == "pickle":
+            raise UserError(
+                f"{self.place}: {path} is broken or holds pickled code; fetch it again, or, if you trust who made it,"
+                " set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
+            )
+        if "error" in answer:
+            hints = {"file": "run once with a network", "memory": "free memory for it"}
+            hint = hints.get(answer["error"], "name a COMET checkpoint")
+            raise UserError(f"{self.place}: {path} or its encoder cannot be loaded ({answer['why']}); {hint}")
+        if answer["references"] != self.references:
             other = "a COMET model that takes them (wmt22-comet-da)" if self.references else "a COMETKiwi model"
-            how = "against" if wants else "without"
+            how = "against" if answer["references"] else "without"
             raise UserError(f"{self.place}: {self.model} scores {how} references; name {other}")
-        return comet.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return str(path)
+
+    def _ask(self, request: dict) -> dict:
+        try:
+            return _worker(self.installation.python).ask(request)
+        except _Ended as end:
+            raise UserError(f"{self.place}: COMET's process ended ({end}); run `sdrrl install comet`") from None
+
+
+class _Ended(Exception):
+    """The worker is gone; why, in a line."""
+
+
+class _Worker:
+    """A running comet_worker.py: killed with this object, and it ends by itself when this process dies."""
+
+    def __init__(self, python: str):
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
+        # Neither may import what lies beside the worker: comet.py would be taken for unbabel-comet's `comet`. The
+        # other environment's Python takes no packages from PYTHONPATH either.
+        isolated = "-P" if python == sys.executable else "-I"
+        self._process = subprocess.Popen(
+            [python, isolated, str(_WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            encoding="utf-8",
+        )
+        weakref.finalize(self, _kill, self._process)
+
+    def ask(self, request: dict) -> dict:
+        line = ""
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            pass
+        finally:
+            if not line.endswith("\n"):  # Ctrl-C too: the late answer would be taken for that to the next request
+                _worker.cache_clear()
+        if not line.endswith("\n"):
+            raise _Ended(self._last_words())
+        return json.loads(line)
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        if status < 0:  # stderr tells nothing of it
+            return f"killed by signal {-status}"
+        self._errors.seek(0)
+        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return said[-1] if said else f"status {status}"
+
+
+@cache
+def _worker(python: str) -> _Worker:
+    return _Worker(python)
+
+
+def _kill(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with suppress(BrokenPipeError):  # a request that was never read
+        process.stdin.close()
 
 
 def _local(model: str, place: str) -> Path | None:
@@ -101,43 +227,11 @@ def _check_access(model: str, place: str) -> None:
 
 
 def _downloaded(model: str, place: str) -> Path:
-    from comet import download_model
+    from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
     try:
-        return Path(download_model(model))
-    except Exception as err:
-        cause = err.__context__.__context__ if err.__context__ else None  # COMET tries the hub first, and hides why
-        raise UserError(f"{place}: {model} not downloaded ({type(cause or err).__name__}); {_GET}") from None
-
-
-def _load(path: Path, place: str):
-    import logging
-    import os
-    import pickle
-    import warnings
-
-    import torch
-    from comet import load_from_checkpoint
-    from transformers.utils import logging as transformers_logging
-
-    for name in ("pytorch_lightning", "lightning_fabric", "comet"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    transformers_logging.set_verbosity_error()
-    try:
-        # A file that passes here holds nothing but weights and plain values, however COMET opens it afterwards.
-        if not os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return load_from_checkpoint(str(path))
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{place}: {path} is broken or holds pickled code; fetch it again, or, if you trust who made it, set"
-            " TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
-        ) from None
-    except Exception as err:  # COMET raises what torch, yaml and transformers raise
-        why = (str(err).splitlines() or [type(err).__name__])[0]
-        hint = "run once with a network" if isinstance(err, OSError) else "name a COMET checkpoint"
-        raise UserError(f"{place}: {path} or its encoder cannot be loaded ({why}); {hint}") from None
+        return Path(snapshot_download(model)) / "checkpoints" / "model.ckpt"
+    except Exception as err:  # the hub's, httpx's or requests'
+        raise UserError(f"{place}: {model} not downloaded ({type(err).__name__}); {_GET}") from None

@@ -81,3 +81,14 @@ def tiny(tmp_path_factory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def comet_models(tmp_path_factory) -> dict[str, Path]:
+    """`kiwi` scores without references, `comet` against them."""
+    from tests.kiwi import build
+
+    folder = tmp_path_factory.mktemp("comet")
+    folders = {kind: folder / kind for kind in ("kiwi", "comet")}
+    build(**folders)
+    return folders

@@ -1,13 +1,45 @@
-"""A small COMET checkpoint in the layout of the released ones, built on the spot: its scores mean nothing."""
+"""Small COMET checkpoints in the layout of the released ones, built on the spot: their scores mean nothing.
 
+`build` and `predict` are for the tests; they run this file by the Python that has unbabel-comet, which may be another.
+"""
+
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).parent.parent
 
 
-def build(folder: Path, kind: Literal["kiwi", "comet"] = "kiwi") -> Path:
-    """Write hparams.yaml, checkpoints/model.ckpt and encoder/ (an XLM-R of two layers) into `folder`; returns it.
+def build(**folders: Path) -> None:
+    """Write a checkpoint of the kind of each name, `kiwi` or `comet`, into the folder."""
+    _by_comet("build", {kind: str(folder) for kind, folder in folders.items()})
+
+
+def predict(folder: Path, samples: list[dict]) -> list[float]:
+    """What unbabel-comet's own `predict` gives, a sample at a time."""
+    return _by_comet("predict", [str(folder / "checkpoints" / "model.ckpt"), samples])
+
+
+def _by_comet(what: str, given):
+    from sdrrl_factory.comet import installation
+
+    command = [installation().python, "-P", __file__, what]
+    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _predict(path: str, samples: list[dict]) -> list[float]:
+    from comet import load_from_checkpoint
+
+    model = load_from_checkpoint(path)
+    return model.predict(samples, batch_size=1, gpus=0, num_workers=0, progress_bar=False).scores
+
+
+def _build(folder: Path, kind: Literal["kiwi", "comet"]) -> None:
+    """Write hparams.yaml, checkpoints/model.ckpt and encoder/ (an XLM-R of two layers) into `folder`.
 
     kind: "kiwi" is of the class of wmt22-cometkiwi-da (segments mt, src), "comet" of wmt22-comet-da (src, mt, ref).
     """
@@ -35,7 +67,7 @@ def build(folder: Path, kind: Literal["kiwi", "comet"] = "kiwi") -> Path:
             last = model.estimator.ff[-1]
             last.weight.uniform_(-0.25, 0.25)
             last.bias.fill_(0.5)
-    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints").mkdir(parents=True)
     torch.save(
         {
             "state_dict": model.state_dict(),
@@ -45,7 +77,6 @@ def build(folder: Path, kind: Literal["kiwi", "comet"] = "kiwi") -> Path:
         folder / "checkpoints" / "model.ckpt",
     )
     (folder / "hparams.yaml").write_text(yaml.safe_dump({**hparams, "class_identifier": name}))
-    return folder
 
 
 def _encoder(folder: Path) -> Path:
@@ -81,3 +112,11 @@ def _encoder(folder: Path) -> Path:
         torch.manual_seed(0)
         XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
+
+
+if __name__ == "__main__":
+    given = json.load(sys.stdin)
+    if sys.argv[1] == "build":
+        print(json.dumps([_build(Path(folder), kind) for kind, folder in given.items()]))
+    else:
+        print(json.dumps(_predict(*given)))

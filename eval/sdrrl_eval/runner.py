@@ -13,6 +13,7 @@ from sdrrl_eval import checkpoint
 from sdrrl_eval.answers import Answers
 from sdrrl_eval.recipe import EvalConfig, TaskConfig, check
 from sdrrl_eval.tasks.part import Part
+from sdrrl_factory import comet
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import atomic_write, write_jsonl
 from sdrrl_factory.lm import Generation
@@ -177,9 +178,11 @@ def _versions(config: EvalConfig) -> dict[str, str]:
     names = ["openai"] if config.server else ["torch", "transformers", "tokenizers"]
     names += ["llamafactory"] * bool(config.template) + ["peft"] * bool(config.adapter) + ["numpy", "sacrebleu"]
     names += ["rouge-score"] * any(task.task == "xlsum" for task in config.tasks)
-    names += ["unbabel-comet"] * any("comet" in (task.metrics or ()) for task in config.tasks)
     versions = {"python": platform.python_version(), "sdrrl_factory": sdrrl_factory.__version__}
-    return versions | {name: version(name) for name in names}
+    versions |= {name: version(name) for name in names}
+    if any("comet" in (task.metrics or ()) for task in config.tasks):
+        versions["unbabel-comet"] = comet.installation().version  # perhaps of another environment
+    return versions
 
 
 def _print_scores(scores: list[dict]) -> None:

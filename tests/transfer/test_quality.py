@@ -1,13 +1,15 @@
 import json
-from importlib.util import find_spec
 
 import pytest
 from sacrebleu import sentence_chrf
 
+from sdrrl_factory.comet import installation
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.transfer import quality
 from sdrrl_factory.transfer.recipe import Quality
+from tests.kiwi import predict
 
+needs_comet = pytest.mark.skipif(installation() is None, reason="needs COMET: sdrrl install comet")
 BACK = {
     "Hola mundo": "Hello world",
     "Qué es\nesto": "What it is\nthis one",
@@ -118,7 +120,7 @@ def test_a_batch_without_translations_asks_nothing():
     assert scorer.asked == []
 
 
-@pytest.mark.skipif(find_spec("comet") is None, reason="needs unbabel-comet: pip install 'sdrrl-factory[comet]'")
+@needs_comet
 class TestCometKiwi:
     PAIRS = [
         ("The library opens in the summer.", "La biblioteca se abre en verano."),
@@ -130,20 +132,13 @@ class TestCometKiwi:
         ("A line\nand another", "Una línea\ny otra"),
     ]
 
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory):
-        from tests.kiwi import build
-
-        return build(tmp_path_factory.mktemp("kiwi"))
+    @pytest.fixture
+    def folder(self, comet_models):
+        return comet_models["kiwi"]
 
     @pytest.fixture(scope="class")
-    def by_hand(self, folder):
-        """What unbabel-comet's own `predict` gives, a pair at a time."""
-        from comet import load_from_checkpoint
-
-        model = load_from_checkpoint(str(folder / "checkpoints" / "model.ckpt"))
-        samples = [{"src": source, "mt": target} for source, target in self.PAIRS]
-        return model.predict(samples, batch_size=1, gpus=0, num_workers=0, progress_bar=False).scores
+    def by_hand(self, comet_models):
+        return predict(comet_models["kiwi"], [{"src": source, "mt": target} for source, target in self.PAIRS])
 
     @pytest.mark.parametrize("batch_size", [1, 3, 16])
     def test_scores_are_those_of_comet(self, folder, by_hand, batch_size):
@@ -161,10 +156,8 @@ class TestCometKiwi:
         quality.CometKiwi(str(folder), 4, "").score(self.PAIRS)
         assert capfd.readouterr() == ("", "")
 
-    def test_a_model_that_wants_references_is_refused(self, tmp_path):
-        from tests.kiwi import build
-
-        model = build(tmp_path / "da", "comet")
+    def test_a_model_that_wants_references_is_refused(self, comet_models):
+        model = comet_models["comet"]
         with pytest.raises(UserError, match=r"r.yaml:7: quality.model: .* references; name a COMETKiwi model$"):
             quality.make(Quality("cometkiwi", model=str(model)), place, None).score(self.PAIRS)
 
@@ -225,6 +218,7 @@ class TestCometKiwi:
         assert "\n" not in str(error.value)
 
 
+@needs_comet
 def test_a_hub_that_cannot_be_reached_is_told_at_once(tmp_path):
     from tests.conftest import command
 
@@ -233,8 +227,6 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(tmp_path):
         "try: quality.make(Quality('cometkiwi'), str, None)\n"
         "except Exception as e: import json; print(json.dumps([type(e).__name__, str(e)]))"
     )
-    if find_spec("comet") is None:
-        pytest.skip("needs unbabel-comet: pip install 'sdrrl-factory[comet]'")
     import sys
 
     done = command(sys.executable, "-c", code, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
