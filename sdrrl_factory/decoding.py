@@ -52,23 +52,31 @@ def _shrinking(model, ids, mask, places, limit, stops, noise) -> list[list[int]]
 
 
 def _whole(model, ids, mask, limit, stops, pad, noise) -> list[list[int]]:
-    import torch
     from transformers import GenerationConfig
 
-    # The checkpoint's own settings may sample or penalise.
     config = GenerationConfig(max_new_tokens=limit, eos_token_id=sorted(stops), pad_token_id=pad)
     everywhere = range(len(ids))
     processors = [lambda _, scores: noise(everywhere, scores)] if noise else None
-    with torch.inference_mode():
-        found = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=config,
-            use_model_defaults=False,
-            logits_processor=processors,
-        )
+    found = generate_by(config, model, input_ids=ids, attention_mask=mask, logits_processor=processors)
     out = []
     for row in found[:, ids.shape[1] :].tolist():
         end = next((k + 1 for k, token in enumerate(row) if token in stops), len(row))
         out.append(row[:end])
     return out
+
+
+def generate_by(config, model, **inputs):
+    """transformers' `generate` with the settings of `config` alone; its answer, a row each.
+
+    The checkpoint's own settings may sample or penalise, and transformers puts them where `config` sets nothing;
+    since version 5 no argument of `generate` forbids it.
+    """
+    import torch
+
+    owner = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's generate takes its model's
+    own, owner.generation_config = owner.generation_config, config
+    try:
+        with torch.inference_mode():
+            return model.generate(generation_config=config, **inputs)
+    finally:
+        owner.generation_config = own

@@ -1,8 +1,10 @@
 """A batch that shrinks against one prompt at a time, token by token, without a cache, in float64."""
 
+import copy
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, MistralForCausalLM
 
 from sdrrl_factory.choices import keeps_all_keys
 from sdrrl_factory.decoding import continuations
@@ -66,6 +68,21 @@ def test_a_model_with_another_cache_goes_through_transformers(windowed):
     stops = stops_of(windowed)
     expected = [one_by_one(windowed, prompt, stops) for prompt in PROMPTS]
     assert continuations(windowed, PROMPTS, LIMIT, stops, PAD) == expected
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_settings_in_the_checkpoint_stay_out_of_transformers_loop(windowed, tuning):
+    from peft import LoraConfig, get_peft_model
+
+    stops = stops_of(windowed)
+    expected = [one_by_one(windowed, prompt, stops) for prompt in PROMPTS]
+    model = copy.deepcopy(windowed)
+    own = GenerationConfig(do_sample=True, temperature=9.0, repetition_penalty=5.0, max_length=9)
+    model.generation_config = own
+    if tuning == "lora":  # its second matrix is zero: the answers are the model's
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")).eval()
+    assert continuations(model, PROMPTS, LIMIT, stops, PAD) == expected
+    assert model.generation_config is own
 
 
 @pytest.mark.parametrize("which", ["model", "windowed"])

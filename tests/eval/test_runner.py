@@ -145,7 +145,8 @@ def test_losses_equal_a_float64_brute_force(evaluation, model):
         answers = []
         for row in predictions(files, f"instructions.{lang}"):
             chat = [{"role": "user", "content": row["prompt"]}]
-            answers.append((row, tokenizer.apply_chat_template(chat, add_generation_prompt=True)))
+            prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+            answers.append((row, prompt))
         for metric, items, kind in [("text_loss", texts, "bos:1"), ("answer_loss", answers, "eos:no")]:
             total, tokens = 0.0, 0
             for row, prompt in items:

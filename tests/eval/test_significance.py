@@ -51,7 +51,8 @@ def test_bleu_and_chrf_have_the_p_value_of_sacrebleu(metric, quality, monkeypatc
     (a, one), (b, two) = found
     assert (a, b) == pytest.approx((expected[0].score, expected[1].score), abs=1e-12)
     assert p_value(b, two, a, one) == expected[1].p_value
-    assert np.mean(two) == pytest.approx(expected[1].mean, abs=1e-6)
+    # sacrebleu resamples in float32, and with numpy 2 its mean stays in it.
+    assert np.mean(two) == pytest.approx(expected[1].mean, abs=1e-5)
 
 
 def brute(items: list[list[float]], value) -> list[float]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from sdrrl_factory.decoding import generate_by
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import fingerprint
 from sdrrl_factory.languages import LANGUAGES
@@ -84,7 +85,6 @@ class Nllb:
         return out
 
     def _search(self, rows: list[list[int]], target: str, max_new_tokens: int) -> list[list[int]]:
-        import torch
         from transformers import GenerationConfig
 
         tokens, lm = self._tokens, self._lm
@@ -99,14 +99,7 @@ class Nllb:
             eos_token_id=tokens.tokenizer.eos_token_id,
             pad_token_id=tokens.tokenizer.pad_token_id,
         )
-        with torch.inference_mode():
-            # The checkpoint's own generation settings stay out: they may sample or penalise.
-            ids = lm.generate(
-                input_ids=padded["input_ids"],
-                attention_mask=padded["attention_mask"],
-                generation_config=config,
-                use_model_defaults=False,
-            )
+        ids = generate_by(config, lm, input_ids=padded["input_ids"], attention_mask=padded["attention_mask"])
         return ids[:, 1:].tolist()
 
 
