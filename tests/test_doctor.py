@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -35,13 +36,35 @@ def test_a_plugin_that_is_off_fails_with_its_fix(tmp_path):
 
 
 def said(live: bool, unknown: list[str]) -> str:
-    return "a library's chatter\n" + json.dumps([live, unknown, "0.9.5"]) + "\n"
+    return "a library's chatter\n" + json.dumps([live, unknown, ["0.9.4", "0.9.5"]]) + "\n"
 
 
 def test_names_that_are_not_known_are_told_with_the_version_that_has_them():
     known, plugin = doctor._llamafactory(said(True, ["get_dataset"]), "", needed=True)
     assert known.state == "no" and "get_dataset" in known.found and known.fix == "pip install llamafactory==0.9.5"
     assert plugin.state == "ok"
+
+
+def test_a_version_that_was_not_tested_is_no_failure(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda name: "0.9.6")
+    known, _ = doctor._llamafactory(said(True, []), "", needed=True)
+    assert known.state == "-" and "only 0.9.4, 0.9.5 were tested" in known.found
+
+
+@pytest.mark.slow
+def test_without_the_pth_the_commands_say_that_the_plugin_is_not_live():
+    """-S: Python with this environment's packages, which runs no .pth."""
+    run = f"import sys; sys.path[:0] = {sys.path!r}; from sdrrl_factory import cli; sys.exit(cli.main())"
+    done = command(sys.executable, "-S", "-c", run, "recipes")
+    assert "the plugin is not live here" in done.stderr and done.stderr.count("\n") == 1
+    assert "the plugin is not live here" not in command("sdrrl", "recipes").stderr
+
+
+def test_pythonpath_is_named_with_what_to_copy(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"/nowhere:{ROOT}")
+    plugin = doctor._llamafactory(said(False, []), "", needed=True)[1]
+    assert plugin.state == "no" and f"{ROOT} is on PYTHONPATH" in plugin.found
+    assert plugin.fix.startswith(f"cp {ROOT / doctor._PTH} ") and (ROOT / doctor._PTH).is_file()
 
 
 def test_a_missing_pth_is_told_with_the_folders(monkeypatch, tmp_path):

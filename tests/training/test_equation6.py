@@ -216,14 +216,15 @@ def test_validation_is_split_from_each_subset_and_weighted_alike(recipe, exact, 
 
     keys = recipe | {"val_size": 0.5, "eval_strategy": "steps", "eval_steps": 1, "learning_rate": 0.0, "seed": 7}
     printed = commands.train(write_recipe(tmp_path / "r.yaml", keys))
-    # 4, 1 and 2 rows stay in training: 7/(3*4), 7/(3*1), half of 7/(3*2)
-    weights = {"LL": 7 / 12, "TT": 7 / 3, "mt": 7 / 12}
-    assert "LL 4 rows x 0.5833, TT 1 rows x 2.333, mt 2 rows x 0.5833" in printed
+    # Of 16 rows 8 are held out, 5, 1 and 2 of each; 4, 1 and 3 stay: 8/(3*4), 8/(3*1), half of 8/(3*3).
+    weights = {"LL": 8 / 12, "TT": 8 / 3, "mt": 4 / 9}
+    held = {"LL": 5, "TT": 1, "mt": 2}
+    assert "LL 4 rows x 0.6667, TT 1 rows x 2.667, mt 3 rows x 0.4444" in printed
     model = exact("full")
     losses = [
         weights[subset] * model.loss(row).item()
         for subset, samples in TRAINING.items()
-        for row in Dataset.from_list(samples).train_test_split(test_size=0.5, seed=7)["test"]
+        for row in Dataset.from_list(samples).train_test_split(test_size=held[subset], seed=7)["test"]
     ]
     found = next(line["eval_loss"] for line in log_of(tmp_path / "out") if "eval_loss" in line)
     assert found == pytest.approx(sum(losses) / len(losses), rel=1e-5)

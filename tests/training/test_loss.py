@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM
 from sdrrl_factory.training import head as heads
 from sdrrl_factory.training.collator import describe
 from sdrrl_factory.training.head import Head, find_head
+from sdrrl_factory.training.layout import may_join
 from sdrrl_factory.training.loss import _TokenLosses, batch_loss, token_losses
+from sdrrl_factory.training.router import adds_router_loss
 
 COEFFICIENT = torch.tensor([0.3, 2.0, 1.0, 0.0])
 VOCABULARY = 320
@@ -159,3 +161,77 @@ def test_token_losses_and_their_gradient(dtype, bound, monkeypatch):
     assert (source.grad.double() - exact.grad).norm() <= bound * exact.grad.norm()
     with torch.no_grad():
         assert torch.allclose(token_losses(source, target).double(), want, rtol=1e-5)
+
+
+# Every family of the installed transformers that adds a router loss, and the keys of its size.
+EXPERTS = {
+    "Mixtral": {"num_local_experts": 4},
+    "Qwen2Moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+    },
+    "Qwen3Moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "Qwen3Next": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+    },
+    "Olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "FlexOlmo": {"num_experts": 4, "num_experts_per_tok": 2},
+    "GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "Phimoe": {"num_local_experts": 4},
+    "Ernie4_5_Moe": {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16, "moe_layer_start_index": 0},
+    "GraniteMoe": {"num_local_experts": 4},
+    "GraniteMoeShared": {"num_local_experts": 4, "shared_intermediate_size": 16},
+    "GraniteMoeHybrid": {"num_local_experts": 4, "layer_types": ["attention", "attention"]},
+    "JetMoe": {"num_local_experts": 4, "kv_channels": 8},
+    "Jamba": {
+        "num_experts": 4,
+        "expert_layer_period": 1,
+        "expert_layer_offset": 0,
+        "attn_layer_period": 1,
+        "attn_layer_offset": 0,
+        "use_mamba_kernels": False,
+    },
+    "MiniMax": {"num_local_experts": 4, "layer_types": ["full_attention", "full_attention"]},
+    "Doge": {"num_experts": 4, "num_experts_per_tok": 2, "is_moe": True},
+    "Dbrx": {},
+}
+DBRX = {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64, "vocab_size": VOCABULARY}
+
+
+def build_experts(name: str, **keys):
+    if name == "Dbrx":
+        keys |= DBRX | {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}}
+        keys |= {"ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2, "moe_loss_weight": 10.0}}
+    # Much, so that what is left of the stock loss in float32 is known to six digits.
+    keys |= {"aux_loss_coef" if name == "JetMoe" else "router_aux_loss_coef": 10.0}
+    return build(name, **(EXPERTS[name] | keys))
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("name", EXPERTS)
+def test_the_router_loss_is_the_models_own(name, chunked, batch):
+    inputs, labels = batch
+    model = build_experts(name, output_router_logits=True)
+    exact = copy.deepcopy(model).double()
+    assert adds_router_loss(model)
+    stock = exact(**inputs, labels=labels)
+    router = stock.loss - F.cross_entropy(
+        stock.logits[:, :-1].float().transpose(1, 2), labels[:, 1:], ignore_index=-100
+    )
+    router.backward()
+    assert router.item() > 1
+    head = find_head(model, inputs) if chunked else None
+    assert bool(head) == chunked
+    for layout in ("tail", "flat") if may_join(model) else ("tail",):
+        model.zero_grad()
+        found = describe(labels, inputs["attention_mask"])
+        loss = batch_loss(model, dict(inputs), found, COEFFICIENT, layout, head, router=True)
+        assert loss.router.item() == pytest.approx(router.item(), rel=1e-5)
+        loss.router.backward()
+        check_gradients(model, exact)
+    assert "_loss_function" not in vars(model)

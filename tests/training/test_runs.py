@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import BIN
 from tests.training.commands import train_from_start, write_recipe
-from tests.training.conftest import TRAINING, distance, log_of, weighted
+from tests.training.conftest import TRAINING, WEIGHTS, distance, log_of, weighted
 
 pytestmark = pytest.mark.slow
 
@@ -20,20 +21,61 @@ def subsets_line(printed: str) -> str:
     return next(line for line in printed.splitlines() if line.startswith("sdrrl: subset-weighted"))
 
 
-@pytest.mark.parametrize("packing", [{}, {"neat_packing": True, "cutoff_len": 256}])
-def test_tokenized_sets_are_used_again(packing, recipe, exact, commands, tmp_path):
+def again(recipe: dict, commands, tmp_path, name: str, **keys):
+    """Train into a folder of that name; returns what was printed."""
+    return commands.train(write_recipe(tmp_path / f"{name}.yaml", recipe | {"output_dir": str(tmp_path / name)} | keys))
+
+
+@pytest.mark.parametrize("packing", [{}, {"neat_packing": True, "cutoff_len": 256}], ids=["plain", "neat packing"])
+def test_tokenized_sets_are_used_again(packing, recipe, data, exact, commands, tmp_path):
+    shutil.copytree(data, tmp_path / "sets")
     keys = recipe | packing | {"tokenized_path": str(tmp_path / "kept"), "eval_dataset": "held_LL"}
-    first = commands.train(write_recipe(tmp_path / "first.yaml", keys | {"output_dir": str(tmp_path / "first")}))
-    # The names of the recipe are ignored then, by LLaMA-Factory too: the weights are those that were kept.
-    again = keys | {"dataset": "plain", "eval_dataset": None, "output_dir": str(tmp_path / "again")}
-    second = commands.train(write_recipe(tmp_path / "again.yaml", again))
+    keys["dataset_dir"] = str(tmp_path / "sets")
+    first = again(keys, commands, tmp_path, "first")
+    # The names of the recipe are ignored then, by LLaMA-Factory too.
+    second = again(keys, commands, tmp_path, "second", dataset="plain", eval_dataset=None)
     assert "LL 9 rows x 0.5926, TT 2 rows x 2.667, mt 5 rows x 0.5333" in subsets_line(first)
     assert subsets_line(first) == subsets_line(second)
+    assert "is used again, with x_LL, x_TT, x_mt, held_LL; the data keys of the recipe" in second
+    assert "has changed since" not in second and "is used again" not in first
+
+    # A weight edited since counts: no row has to be tokenized again for it.
+    info = json.loads((tmp_path / "sets/dataset_info.json").read_text())
+    info["x_mt"]["sdrrl"]["weight"] = 2.0
+    (tmp_path / "sets/dataset_info.json").write_text(json.dumps(info))
+    third = again(keys, commands, tmp_path, "third")
+    assert "has changed since, and counts: x_mt is now mt x 2, was mt x 0.5" in third
+    assert "LL 9 rows x 0.5926, TT 2 rows x 2.667, mt 5 rows x 2.133" in subsets_line(third)
+    for out, weights in {"first": WEIGHTS, "second": WEIGHTS, "third": WEIGHTS | {"mt": 2.0}}.items():
+        model = exact("full")
+        before = model.parameters()
+        model.step(weighted(TRAINING, weights))
+        assert distance(before, model.parameters(), tmp_path / out / "model.safetensors") < 1e-4
+
+
+def test_tokenized_sets_train_unweighted_with_the_plugin_off(recipe, exact, commands, tmp_path):
+    """LLaMA-Factory's own loss, the mean over all trained tokens, on the rows of the kept sets."""
+    keys = recipe | {"tokenized_path": str(tmp_path / "kept"), "neat_packing": True, "cutoff_len": 256}
+    again(keys, commands, tmp_path, "first")
+    path = write_recipe(tmp_path / "off.yaml", keys | {"output_dir": str(tmp_path / "off")})
+    train_from_start(path, SDRRL_FACTORY_DISABLE="1")
     model = exact("full")
     before = model.parameters()
-    model.step(weighted(TRAINING))
-    for out in ("first", "again"):
-        assert distance(before, model.parameters(), tmp_path / out / "model.safetensors") < 1e-4
+    samples = [row for part in TRAINING.values() for row in part]
+    tokens = [
+        len(model.tokenizer(row["output"] + "<|im_end|>\n", add_special_tokens=False)["input_ids"]) for row in samples
+    ]
+    model.step([(n * len(samples) / sum(tokens), row) for n, row in zip(tokens, samples, strict=True)])
+    assert distance(before, model.parameters(), tmp_path / "off/model.safetensors") < 1e-4
+
+
+def test_tokenized_sets_that_cannot_be_read_stop(recipe, commands, tmp_path):
+    keys = recipe | {"tokenized_path": str(tmp_path / "kept")}
+    again(keys, commands, tmp_path, "first")
+    next((tmp_path / "kept/train").glob("*.arrow")).unlink()
+    printed = commands.train(write_recipe(tmp_path / "r.yaml", keys), status=2)
+    assert "kept cannot be read, or an older sdrrl-factory wrote it; remove it" in printed
+    assert "Traceback" not in printed
 
 
 def test_tokenized_sets_of_stock_stop(recipe, tmp_path):
