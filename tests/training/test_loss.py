@@ -163,7 +163,8 @@ def test_token_losses_and_their_gradient(dtype, bound, monkeypatch):
         assert torch.allclose(token_losses(source, target).double(), want, rtol=1e-5)
 
 
-# Every family of the installed transformers that adds a router loss, and the keys of its size.
+# The families of the installed transformers that add a router loss, and the keys of their size. Doge is not among
+# them: in transformers 4.57 its experts return two things where one is expected.
 EXPERTS = {
     "Mixtral": {"num_local_experts": 4},
     "Qwen2Moe": {
@@ -178,6 +179,11 @@ EXPERTS = {
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 16,
         "shared_expert_intermediate_size": 16,
+        "layer_types": ["linear_attention", "full_attention"],
+        "linear_num_value_heads": 2,
+        "linear_num_key_heads": 2,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
     },
     "Olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
     "FlexOlmo": {"num_experts": 4, "num_experts_per_tok": 2},
@@ -186,7 +192,12 @@ EXPERTS = {
     "Ernie4_5_Moe": {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16, "moe_layer_start_index": 0},
     "GraniteMoe": {"num_local_experts": 4},
     "GraniteMoeShared": {"num_local_experts": 4, "shared_intermediate_size": 16},
-    "GraniteMoeHybrid": {"num_local_experts": 4, "layer_types": ["attention", "attention"]},
+    "GraniteMoeHybrid": {
+        "num_local_experts": 4,
+        "layer_types": ["attention", "attention"],
+        "mamba_n_heads": 8,
+        "mamba_d_head": 8,
+    },
     "JetMoe": {"num_local_experts": 4, "kv_channels": 8},
     "Jamba": {
         "num_experts": 4,
@@ -197,7 +208,6 @@ EXPERTS = {
         "use_mamba_kernels": False,
     },
     "MiniMax": {"num_local_experts": 4, "layer_types": ["full_attention", "full_attention"]},
-    "Doge": {"num_experts": 4, "num_experts_per_tok": 2, "is_moe": True},
     "Dbrx": {},
 }
 DBRX = {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64, "vocab_size": VOCABULARY}
@@ -217,14 +227,19 @@ def build_experts(name: str, **keys):
 def test_the_router_loss_is_the_models_own(name, chunked, batch):
     inputs, labels = batch
     model = build_experts(name, output_router_logits=True)
-    exact = copy.deepcopy(model).double()
+    exact = copy.deepcopy(model)
+    if name != "Ernie4_5_Moe":  # its router computes in float32, whatever it is given
+        exact = exact.double()
     assert adds_router_loss(model)
     stock = exact(**inputs, labels=labels)
     router = stock.loss - F.cross_entropy(
         stock.logits[:, :-1].float().transpose(1, 2), labels[:, 1:], ignore_index=-100
     )
-    router.backward()
-    assert router.item() > 1
+    if name == "JetMoe":  # it asks an argument of its forward, not its configuration (transformers 4.57)
+        assert router.item() == 0 and stock.aux_loss is None
+    else:
+        assert router.item() > 1
+        (10 * stock.aux_loss).backward()
     head = find_head(model, inputs) if chunked else None
     assert bool(head) == chunked
     for layout in ("tail", "flat") if may_join(model) else ("tail",):
@@ -232,6 +247,7 @@ def test_the_router_loss_is_the_models_own(name, chunked, batch):
         found = describe(labels, inputs["attention_mask"])
         loss = batch_loss(model, dict(inputs), found, COEFFICIENT, layout, head, router=True)
         assert loss.router.item() == pytest.approx(router.item(), rel=1e-5)
-        loss.router.backward()
+        if name != "JetMoe":
+            loss.router.backward()
         check_gradients(model, exact)
     assert "_loss_function" not in vars(model)
