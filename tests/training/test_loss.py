@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
+from sdrrl_factory.errors import UserError
 from sdrrl_factory.training import head as heads
 from sdrrl_factory.training.collator import describe
 from sdrrl_factory.training.head import Head, find_head
@@ -250,4 +252,116 @@ def test_the_router_loss_is_the_models_own(name, chunked, batch):
         if name != "JetMoe":
             loss.router.backward()
         check_gradients(model, exact)
+    assert "_loss_function" not in vars(model)
+
+
+class Largest(TorchDispatchMode):
+    """The numbers of the largest tensor that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_the_logits_of_all_trained_tokens_are_never_made(chunked, batch, chunks):
+    inputs, labels = batch
+    # A vocabulary beside which all else is small, but for the head's own gradient: frozen here, as with LoRA.
+    model = build("Llama", num_hidden_layers=1, hidden_size=8, vocab_size=VOCABULARY, tie_word_embeddings=False)
+    model.lm_head.requires_grad_(False)
+    model.model.embed_tokens.requires_grad_(False)
+    head = find_head(model, inputs) if chunked else None
+    found = describe(labels, inputs["attention_mask"])
+    with Largest() as largest:
+        loss = batch_loss(model, dict(inputs), found, COEFFICIENT, "flat", head)
+        loss.total.backward()
+    trained = len(found["target"])
+    assert trained > 15
+    # A chunk is three rows; the weight itself is eight.
+    assert largest.numbers <= 8 * VOCABULARY if chunked else largest.numbers >= trained * VOCABULARY
+
+
+@pytest.mark.parametrize("kept", ["bfloat16 weights", "float32 weights under autocast"])
+@pytest.mark.parametrize("name", ["Llama", "Gemma2"])
+def test_bfloat16(name, kept, batch, chunks):
+    inputs, labels = batch
+    model = build(name, **HEADS[name][0])
+    exact = copy.deepcopy(model).double()
+    if kept == "bfloat16 weights":
+        model = model.bfloat16()
+        exact.load_state_dict(model.state_dict())
+    found = describe(labels, inputs["attention_mask"])
+    total = sum(c * w for c, w in zip(COEFFICIENT.double(), alone(exact, inputs, labels), strict=True))
+    total.backward()
+    off = {}
+    for chunked in (True, False):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=kept != "bfloat16 weights"):
+            head = find_head(model, inputs) if chunked else None
+            loss = batch_loss(model, dict(inputs), found, COEFFICIENT, "flat", head)
+        assert loss.total.dtype == torch.float32
+        assert loss.total.item() == pytest.approx(total.item(), rel=0.02)
+        loss.total.backward()
+        pairs = list(zip(model.parameters(), exact.parameters(), strict=True))
+        wrong = sum((p.grad.double() - q.grad).square().sum() for p, q in pairs)
+        off[chunked] = float(wrong / sum(q.grad.square().sum() for _, q in pairs)) ** 0.5
+    # As near as the way over all logits, which rounds once where chunks round each time.
+    assert off[True] < 0.05 and off[True] < 1.5 * off[False]
+
+
+def test_a_head_that_is_more_than_its_weight_is_left_alone(batch):
+    from peft import LoraConfig, get_peft_model
+
+    inputs, labels = batch
+    adapted = get_peft_model(build("Llama"), LoraConfig(target_modules=["q_proj", "lm_head"]))
+    assert find_head(adapted, inputs) is None
+    half = build("Llama")
+    half.lm_head.register_forward_hook(lambda module, args, output: output.half().float().square())
+    assert find_head(half, inputs) is None
+    masked = build("Llama")
+    forward = masked.forward
+
+    def without_the_first(**inputs):
+        outputs = forward(**inputs)
+        outputs.logits[..., 0] = -1e9
+        return outputs
+
+    masked.forward = without_the_first
+    assert find_head(masked, inputs) is None
+    twice = build("Llama")
+    hidden = twice.lm_head
+    twice.model.register_forward_hook(lambda module, args, output: hidden(output.last_hidden_state) and None)
+    assert find_head(twice, inputs) is None
+    with torch.autocast("cpu", torch.float16):
+        assert find_head(build("Llama"), inputs) is None
+
+
+def test_a_head_that_peft_trains_whole(batch, chunks):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(build("Llama"), LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    head = find_head(model, batch[0])
+    assert head.linear.weight.requires_grad
+    check(model, *batch, "flat", head)
+
+
+def test_a_loss_from_all_logits_is_refused():
+    model = build("Llama")
+    model.config.z_loss_coefficient = 0.1
+    with pytest.raises(UserError, match="z_loss_coefficient in the model's config.json cannot be weighted"):
+        adds_router_loss(model)
+
+
+def test_a_router_loss_made_in_another_way_is_refused(batch):
+    inputs, labels = batch
+    model = build_experts("Mixtral", output_router_logits=True)
+    forward = model.forward
+    model.forward = lambda labels=None, **inputs: forward(**inputs)
+    with pytest.raises(UserError, match="MixtralForCausalLM cannot be trained with a subset-weighted loss"):
+        batch_loss(model, dict(inputs), describe(labels, inputs["attention_mask"]), COEFFICIENT, "tail", router=True)
     assert "_loss_function" not in vars(model)
