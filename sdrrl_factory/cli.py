@@ -25,8 +25,11 @@ def main(argv: list[str] | None = None) -> int:
 
     evaluate = commands.add_parser("eval", help="measure a checkpoint")
     _takes_recipe(evaluate)
-    what = "measure nothing: tell whether an evaluation item stands in these training files (status 1)"
-    evaluate.add_argument("--check-overlap", nargs="+", metavar="JSONL", help=what)
+    what = "measure nothing: tell which evaluation items stand in these training files or data sets (status 1 if any)"
+    evaluate.add_argument("--check-overlap", nargs="+", metavar="FILE", help=what)
+    what = "measure, and give each score without the items that stand in these files beside the score with them"
+    evaluate.add_argument("--drop-overlap", nargs="*", metavar="FILE", help=what)
+    evaluate.add_argument("--overlap-list", metavar="FILE", help="write the items found as .jsonl or .csv")
     evaluate.set_defaults(run=_eval)
 
     compare = commands.add_parser("compare", help="set evaluations side by side; the first is the base")
@@ -140,11 +143,14 @@ def _eval(args) -> int:
     from sdrrl_factory.config import load
 
     config, place = load(EvalConfig, args.recipe, args.overrides)
-    if args.check_overlap:
+    if args.check_overlap and args.drop_overlap is None:
         from sdrrl_eval.overlap import check_overlap
 
-        return check_overlap(plan(config, place), args.check_overlap)
-    run(config, args.recipe, place)
+        return check_overlap(plan(config, place, scoring=False), args.check_overlap, args.overlap_list)
+    files = (args.check_overlap or []) + (args.drop_overlap or [])
+    if not files and (args.drop_overlap is not None or args.overlap_list):
+        raise UserError("eval: no training files to look in; name them behind --check-overlap or --drop-overlap")
+    run(config, args.recipe, place, files, args.overlap_list)
     return 0
 
 

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sdrrl_eval import checkpoint
 from sdrrl_eval.answers import Answers
+from sdrrl_eval.overlap import DROPPED, Overlap, check_list, find_overlap, print_overlap, write_list
 from sdrrl_eval.recipe import EvalConfig, TaskConfig, check
 from sdrrl_eval.tasks.part import Part
 from sdrrl_factory import comet
@@ -22,24 +23,37 @@ from sdrrl_factory.server import Server
 Place = Callable[[str], str]
 
 
-def run(config: EvalConfig, recipe_path: str, place: Place | None = None) -> dict:
+def run(
+    config: EvalConfig,
+    recipe_path: str,
+    place: Place | None = None,
+    training_files: Sequence[str] = (),
+    overlap_list: str | None = None,
+) -> dict:
     """Evaluate `config.model`; returns what output_dir/results.json holds.
 
-    place: where a key of the recipe stands, for errors. Everything that can be checked without the model is checked
+    place: where a key of the recipe stands, for errors. training_files: as of `find_overlap`; each score is then
+    computed once more without the items that stand in them. overlap_list: where these are listed (.jsonl or .csv);
+    None is overlap.jsonl in the output_dir. Everything that can be checked without the model is checked
     before it is loaded. The same inputs write the same bytes, however often the run was killed on the way.
     """
     place = place or (lambda key: f"{recipe_path}: {key}")
     parts = plan(config, place)
     out = _writable(config.output_dir, place)
+    listed = overlap_list or str(out / "overlap.jsonl")
+    overlap = _overlap(parts, training_files, listed) if training_files else None
     lm = _model(config, place, out)
     answers = _generate(lm, parts, config.batch_size)
     scores, about = [], {}
     for part in parts:
         given = [answers[item.prompt, part.max_new_tokens] for item in part.items if item.prompt is not None]
         rows, found = _task(part.task).score(part, given, lm, config.batch_size, config.seed)
+        if overlap:
+            rows = [row | {"overlap": overlap.kind(part, item.id)} for row, item in zip(rows, part.items, strict=True)]
+            found += _without_overlap(overlap, part, given, lm, config)
         write_jsonl(out / "predictions" / f"{part.name}.jsonl", rows)
         scores += found
-        about[part.name] = _about(part, given)
+        about[part.name] = _about(part, given) | ({"overlap": overlap.counts(part)} if overlap else {})
         print(f"{part.name}: {len(rows)} items{_troubles(given)}", flush=True)
     results = {
         "model": f"{config.model} + {config.adapter}" if config.adapter else config.model,
@@ -50,6 +64,8 @@ def run(config: EvalConfig, recipe_path: str, place: Place | None = None) -> dic
         "scores": scores,
         "parts": about,
     }
+    if overlap:
+        results["overlap"] = {"files": overlap.files, "list": listed}
     path = out / "results.json"
     atomic_write(path, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
     _print_scores(scores)
@@ -57,14 +73,19 @@ def run(config: EvalConfig, recipe_path: str, place: Place | None = None) -> dic
     return results
 
 
-def plan(config: EvalConfig, place: Place) -> list[Part]:
-    """Every part of the recipe, read and checked; no model is touched."""
+def plan(config: EvalConfig, place: Place, scoring: bool = True) -> list[Part]:
+    """Every part of the recipe, read and checked; no model is touched.
+
+    scoring: whether what the scores need (tokenizers, COMET, language identification) must be there too.
+    """
     check(config, place)
     parts: list[Part] = []
     for i, task in enumerate(config.tasks):
         where = place(f"tasks.{i}")
-        if config.server and (step := _without_likelihoods(task)):
+        if scoring and config.server and (step := _without_likelihoods(task)):
             raise UserError(f"{where}: {task.task} needs likelihoods, which a server does not give; {step}")
+        if scoring and hasattr(_task(task.task), "check"):
+            _task(task.task).check(task, where)
         for part in _task(task.task).read(task, where):
             if part.name in {other.name for other in parts}:
                 raise UserError(f"{where}: {part.name} is asked twice; remove one")
@@ -75,7 +96,8 @@ def plan(config: EvalConfig, place: Place) -> list[Part]:
 
 
 def _task(name: str):
-    """The task's module: `read(task, place) -> [Part]`, `score(part, answers, lm, batch_size, seed)`."""
+    """The task's module: `read(task, place) -> [Part]`, `score(part, answers, lm, batch_size, seed)`, and perhaps
+    `check(task, place)`."""
     return import_module(f"sdrrl_eval.tasks.{name}")
 
 
@@ -88,6 +110,28 @@ def _without_likelihoods(task: TaskConfig) -> str:
     if task.task == "belebele" and task.mode != "generate":
         return "set mode: generate"
     return ""
+
+
+def _overlap(parts: list[Part], training_files: Sequence[str], listed: str) -> Overlap:
+    check_list(listed)
+    overlap = find_overlap(parts, training_files)
+    print_overlap(overlap)
+    write_list(listed, overlap)
+    return overlap
+
+
+def _without_overlap(
+    overlap: Overlap, part: Part, answers: list[Generation], lm: Answers, config: EvalConfig
+) -> list[dict]:
+    """The part's scores without the items that overlap; none where all of them do."""
+    kept = overlap.kept(part)
+    if not kept:
+        print(f"{part.name}: all {len(part.items)} items overlap, no score without them")
+        return []
+    given = [answers[i] for i in kept] if answers else []
+    left = replace(part, items=[part.items[i] for i in kept])
+    _, found = _task(part.task).score(left, given, lm, config.batch_size, config.seed)
+    return [score | {"signature": f"{score['signature']}|{DROPPED}"} for score in found]
 
 
 def _model(config: EvalConfig, place: Place, out: Path) -> Answers:
@@ -188,15 +232,24 @@ def _versions(config: EvalConfig) -> dict[str, str]:
 def _print_scores(scores: list[dict]) -> None:
     from rich.table import Table
 
-    from sdrrl_eval.show import console, direction, label, number
+    from sdrrl_eval.show import console, direction, label
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("score", "language"):
         table.add_column(name)
-    for name in ("value", "95% interval", "n"):
+    dropped = {(label(s["task"], s["metric"]), direction(s)): s for s in scores if DROPPED in s["signature"]}
+    for name in ["value", "95% interval", "n"] + ["without overlap", "95% interval", "n"] * bool(dropped):
         table.add_column(name, justify="right")
     for s in scores:
-        low, high = (number(s["metric"], bound) for bound in s["ci95"])
-        value = number(s["metric"], s["value"])
-        table.add_row(label(s["task"], s["metric"]), direction(s), value, f"{low} to {high}", str(s["n"]))
+        if DROPPED not in s["signature"]:
+            name = (label(s["task"], s["metric"]), direction(s))
+            table.add_row(*name, *_cells(s), *(_cells(dropped[name]) if name in dropped else ()))
     console().print(table)
+
+
+def _cells(score: dict) -> tuple[str, str, str]:
+    """(value, interval, n) as they are shown."""
+    from sdrrl_eval.show import number
+
+    value, low, high = (number(score["metric"], v) for v in (score["value"], *score["ci95"]))
+    return value, f"{low} to {high}", str(score["n"])

@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from sdrrl_eval import show, significance
+from sdrrl_eval.overlap import DROPPED
 from sdrrl_eval.tables import Cell, ranks
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import read_jsonl, read_text
@@ -123,6 +124,8 @@ def read_run(text: str) -> Run:
     for folder, results in zip(found, read, strict=True):
         taught = {s["target_lang"] for s in results["scores"]} - {ENGLISH}
         for score in results["scores"]:
+            if DROPPED in score["signature"]:  # beside the score of all items, which is the one to compare
+                continue
             alone = score["target_lang"] == ENGLISH and not score["source_lang"] and len(found) > 1
             of = next(iter(taught)) if alone and len(taught) == 1 else None
             key = (score["task"], score["metric"], score["source_lang"], score["target_lang"], of)

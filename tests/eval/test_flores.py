@@ -92,11 +92,11 @@ def test_without_the_flores200_model_it_is_one_line_and_nothing_is_fetched(tmp_p
         (tmp_path / "models").mkdir()
         (tmp_path / "models/flores200sacrebleuspm").touch()
     with pytest.raises(UserError) as caught:
-        flores.read(task(tokenizer=None), "r.yaml:3: tasks.0")
+        flores.check(task(tokenizer=None), "r.yaml:3: tasks.0")
     said = str(caught.value)
     assert said.startswith("r.yaml:3: tasks.0.tokenizer: flores200 needs sacrebleu's SentencePiece model")
     assert str(tmp_path / "models/flores200sacrebleuspm") in said and "tokenizer: 13a" in said and "\n" not in said
-    assert [part.name for part in flores.read(task(tokenizer=None, metrics=["chrf++"]), "p")]
+    flores.check(task(tokenizer=None, metrics=["chrf++"]), "p")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,7 @@ def test_without_the_flores200_model_it_is_one_line_and_nothing_is_fetched(tmp_p
 )
 def test_a_mistake_is_one_line(keys, expected):
     with pytest.raises(UserError, match=expected) as caught:
+        flores.check(task(**keys), "p")
         flores.read(task(**keys), "p")
     assert "\n" not in str(caught.value)
 

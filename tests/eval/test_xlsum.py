@@ -50,6 +50,8 @@ def test_a_prompt_of_ones_own(tmp_path):
 def test_a_mistake_is_one_line(tmp_path, raw, keys, expected):
     if raw is not None:
         (tmp_path / "spanish_test.jsonl").write_text(raw, encoding="utf-8")
+    config = replace(TaskConfig("xlsum", str(tmp_path), ["spa"]), **keys)
     with pytest.raises(UserError, match=expected) as caught:
-        xlsum.read(replace(TaskConfig("xlsum", str(tmp_path), ["spa"]), **keys), "p")
+        xlsum.read(config, "p")
+        xlsum.check(config, "p")
     assert "\n" not in str(caught.value)

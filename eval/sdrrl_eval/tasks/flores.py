@@ -20,13 +20,17 @@ _DEFAULT = {"flores": ("bleu", "chrf++"), "translation": ("bleu", "chrf")}
 _TOKENIZER = {"flores": "flores200", "translation": None}
 
 
-def read(task: TaskConfig, place: str) -> list[Part]:
-    """Two parts a language: source_lang -> language, and back. What the metrics lack is said here."""
+def check(task: TaskConfig, place: str) -> None:
+    """Say before anything runs what the metrics lack."""
     wanted = metrics(task, _METRICS, _DEFAULT[task.task], place)
     if "comet" in wanted:
         comet.scorer(task.comet_model, f"{place}.comet_model")
     if "bleu" in wanted:
         mt.check_tokenizer(_tokenizer(task), f"{place}.tokenizer")
+
+
+def read(task: TaskConfig, place: str) -> list[Part]:
+    """Two parts a language: source_lang -> language, and back."""
     prompt = form(task.prompt, PROMPT, ("source", "target", "sentence"), f"{place}.prompt")
     home = language(task.source_lang, f"{place}.source_lang")
     away = [language(code, f"{place}.langs") for code in task.langs]

@@ -14,9 +14,13 @@ from sdrrl_factory.lm import Generation
 _MIN_LETTERS, _MIN_PROBABILITY = 20, 0.5
 
 
+def check(task: TaskConfig, place: str) -> None:
+    """Say before anything runs what the identifier lacks."""
+    _identifier(task.identifier, f"{place}.identifier")
+
+
 def read(task: TaskConfig, place: str) -> list[Part]:
     """As `instructions`; the rows need no output."""
-    _identifier(task.identifier, f"{place}.identifier")
     return question_parts(task, place, answered=False)
 
 

@@ -16,9 +16,15 @@ PROMPT = "Summarize the following text in one sentence in {language}.\n{text}"
 _METRICS = ("rouge1", "rougeL")
 
 
+def check(task: TaskConfig, place: str) -> None:
+    """Say before anything runs what ROUGE lacks."""
+    metrics(task, _METRICS, _METRICS, place)
+    for code in task.langs:
+        Rouge(language(code, f"{place}.langs"), task.tokenizer, place)
+
+
 def read(task: TaskConfig, place: str) -> list[Part]:
     """One part a language, from the official JSONL: `path` is its folder, or a file with {xlsum} in its name."""
-    metrics(task, _METRICS, _METRICS, place)
     prompt = form(task.prompt, PROMPT, ("language", "title", "text"), f"{place}.prompt")
     return [_part(task, language(code, f"{place}.langs"), prompt, place) for code in task.langs]
 
@@ -27,7 +33,6 @@ def _part(task: TaskConfig, lang: Language, prompt: str, place: str) -> Part:
     path = fill(task.path, lang, place)
     if Path(path).is_dir():
         path = str(Path(path) / fill("{xlsum}_test.jsonl", lang, place))
-    Rouge(lang, task.tokenizer, place)  # what it lacks is said here, before anything runs
     prompt = prompt.replace("{language}", lang.name)
     items: dict[str, Item] = {}
     for number, row in rows(path):
