@@ -5,33 +5,16 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
-from sdrrl_factory.errors import UserError
 from sdrrl_factory.training import head as heads
 from sdrrl_factory.training.collator import describe
 from sdrrl_factory.training.head import Head, find_head
-from sdrrl_factory.training.layout import may_join
 from sdrrl_factory.training.loss import _TokenLosses, batch_loss, token_losses
-from sdrrl_factory.training.router import adds_router_loss
+from tests.training.models import VOCABULARY, build, check_gradients, padded_batch
 
 COEFFICIENT = torch.tensor([0.3, 2.0, 1.0, 0.0])
-VOCABULARY = 320
-SMALL = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 # What each does to the output of its head: nothing, a softcap, a division, a factor; a head with a bias.
 HEADS = {
     "Llama": ({"tie_word_embeddings": False}, Head),
@@ -42,27 +25,9 @@ HEADS = {
 }
 
 
-def build(name: str, **keys):
-    """A model of the installed transformers with random weights, whose logits differ clearly; float32."""
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**(SMALL | keys))
-    model = getattr(transformers, f"{name}ForCausalLM")(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def batch():
-    torch.manual_seed(1)
-    ids = torch.randint(3, 300, (4, 12))
-    mask, labels = torch.ones_like(ids), ids.clone()
-    for row, (prompt, end) in enumerate([(3, 12), (6, 9), (2, 5), (8, 12)]):
-        mask[row, end:] = 0
-        labels[row, :prompt] = -100
-        labels[row, end:] = -100
-    return {"input_ids": ids, "attention_mask": mask}, labels
+    return padded_batch()
 
 
 @pytest.fixture
@@ -79,14 +44,6 @@ def alone(model, inputs, labels) -> list[torch.Tensor]:
         logits = model(input_ids=inputs["input_ids"][row : row + 1, :n]).logits[0]
         losses.append(F.cross_entropy(logits[:-1], labels[row, 1:n], ignore_index=-100))
     return losses
-
-
-def check_gradients(model, exact, bound=1e-5):
-    for (name, p), q in zip(model.named_parameters(), exact.parameters(), strict=True):
-        if q.grad is None:
-            assert p.grad is None, name
-            continue
-        assert (p.grad - q.grad).norm() <= bound * q.grad.norm() + 1e-12, name
 
 
 def check(model, inputs, labels, layout, head, bound=1e-5, router=False):
@@ -163,96 +120,6 @@ def test_token_losses_and_their_gradient(dtype, bound, monkeypatch):
     assert (source.grad.double() - exact.grad).norm() <= bound * exact.grad.norm()
     with torch.no_grad():
         assert torch.allclose(token_losses(source, target).double(), want, rtol=1e-5)
-
-
-# The families of the installed transformers that add a router loss, and the keys of their size. Doge is not among
-# them: in transformers 4.57 its experts return two things where one is expected.
-EXPERTS = {
-    "Mixtral": {"num_local_experts": 4},
-    "Qwen2Moe": {
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "shared_expert_intermediate_size": 16,
-    },
-    "Qwen3Moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
-    "Qwen3Next": {
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "shared_expert_intermediate_size": 16,
-        "layer_types": ["linear_attention", "full_attention"],
-        "linear_num_value_heads": 2,
-        "linear_num_key_heads": 2,
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8,
-    },
-    "Olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
-    "FlexOlmo": {"num_experts": 4, "num_experts_per_tok": 2},
-    "GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2},
-    "Phimoe": {"num_local_experts": 4},
-    "Ernie4_5_Moe": {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16, "moe_layer_start_index": 0},
-    "GraniteMoe": {"num_local_experts": 4},
-    "GraniteMoeShared": {"num_local_experts": 4, "shared_intermediate_size": 16},
-    "GraniteMoeHybrid": {
-        "num_local_experts": 4,
-        "layer_types": ["attention", "attention"],
-        "mamba_n_heads": 8,
-        "mamba_d_head": 8,
-    },
-    "JetMoe": {"num_local_experts": 4, "kv_channels": 8},
-    "Jamba": {
-        "num_experts": 4,
-        "expert_layer_period": 1,
-        "expert_layer_offset": 0,
-        "attn_layer_period": 1,
-        "attn_layer_offset": 0,
-        "use_mamba_kernels": False,
-    },
-    "MiniMax": {"num_local_experts": 4, "layer_types": ["full_attention", "full_attention"]},
-    "Dbrx": {},
-}
-DBRX = {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64, "vocab_size": VOCABULARY}
-
-
-def build_experts(name: str, **keys):
-    if name == "Dbrx":
-        keys |= DBRX | {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}}
-        keys |= {"ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2, "moe_loss_weight": 10.0}}
-    # Much, so that what is left of the stock loss in float32 is known to six digits.
-    keys |= {"aux_loss_coef" if name == "JetMoe" else "router_aux_loss_coef": 10.0}
-    return build(name, **(EXPERTS[name] | keys))
-
-
-@pytest.mark.parametrize("chunked", [True, False])
-@pytest.mark.parametrize("name", EXPERTS)
-def test_the_router_loss_is_the_models_own(name, chunked, batch):
-    inputs, labels = batch
-    model = build_experts(name, output_router_logits=True)
-    exact = copy.deepcopy(model)
-    if name != "Ernie4_5_Moe":  # its router computes in float32, whatever it is given
-        exact = exact.double()
-    assert adds_router_loss(model)
-    stock = exact(**inputs, labels=labels)
-    router = stock.loss - F.cross_entropy(
-        stock.logits[:, :-1].float().transpose(1, 2), labels[:, 1:], ignore_index=-100
-    )
-    if name == "JetMoe":  # it asks an argument of its forward, not its configuration (transformers 4.57)
-        assert router.item() == 0 and stock.aux_loss is None
-    else:
-        assert router.item() > 1
-        (10 * stock.aux_loss).backward()
-    head = find_head(model, inputs) if chunked else None
-    assert bool(head) == chunked
-    for layout in ("tail", "flat") if may_join(model) else ("tail",):
-        model.zero_grad()
-        found = describe(labels, inputs["attention_mask"])
-        loss = batch_loss(model, dict(inputs), found, COEFFICIENT, layout, head, router=True)
-        assert loss.router.item() == pytest.approx(router.item(), rel=1e-5)
-        if name != "JetMoe":
-            loss.router.backward()
-        check_gradients(model, exact)
-    assert "_loss_function" not in vars(model)
 
 
 class Largest(TorchDispatchMode):
@@ -344,24 +211,9 @@ def test_a_head_that_is_more_than_its_weight_is_left_alone(batch):
 def test_a_head_that_peft_trains_whole(batch, chunks):
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(build("Llama"), LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    model = get_peft_model(
+        build("Llama", tie_word_embeddings=False), LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"])
+    )
     head = find_head(model, batch[0])
     assert head.linear.weight.requires_grad
     check(model, *batch, "flat", head)
-
-
-def test_a_loss_from_all_logits_is_refused():
-    model = build("Llama")
-    model.config.z_loss_coefficient = 0.1
-    with pytest.raises(UserError, match="z_loss_coefficient in the model's config.json cannot be weighted"):
-        adds_router_loss(model)
-
-
-def test_a_router_loss_made_in_another_way_is_refused(batch):
-    inputs, labels = batch
-    model = build_experts("Mixtral", output_router_logits=True)
-    forward = model.forward
-    model.forward = lambda labels=None, **inputs: forward(**inputs)
-    with pytest.raises(UserError, match="MixtralForCausalLM cannot be trained with a subset-weighted loss"):
-        batch_loss(model, dict(inputs), describe(labels, inputs["attention_mask"]), COEFFICIENT, "tail", router=True)
-    assert "_loss_function" not in vars(model)
