@@ -1,5 +1,6 @@
 # make demo   the whole road on the embedded default: English instructions to a better Spanish checkpoint
 # make test   the tests (make test-all: the long ones too; make test-ui: the web page, in a browser)
+# make test-matrix   other versions of LLaMA-Factory, transformers, numpy and DeepSpeed (CELLS=...: those of tests/matrix)
 # make lint: ruff; make bench: speed and memory; make clean: forget all results
 #
 # Everything needed is installed first, system packages included (Debian; as root or by sudo).
@@ -29,7 +30,7 @@ EXPORTED := runs/export/demo_spa_sdrrl
 EVAL := yaml_recipes/eval/demo_spa.yaml
 TSNE := runs/tsne/demo_spa_sdrrl
 
-.PHONY: demo demo-results test test-all test-ui lint bench clean install
+.PHONY: demo demo-results test test-all test-ui test-matrix lint bench clean install
 
 demo: install
 	sdrrl unpack-model models/smollm2-135m
@@ -67,6 +68,10 @@ test-all: .venv/installed-all
 test-ui: .venv/installed-ui
 	pytest -q -m ui tests/ui
 
+# Each cell in an environment of its own, in .matrix/.
+test-matrix: .venv/installed-all
+	python tests/matrix/run.py $(CELLS)
+
 lint: install
 	ruff format --check .
 	ruff check .
@@ -82,7 +87,7 @@ bench: .venv/installed-all
 	python benchmarks/eval.py
 
 clean:
-	rm -rf runs models data/demo_spa data/dataset_info.json data/.dataset_info.lock build dist .pytest_cache .ruff_cache
+	rm -rf runs models data/demo_spa data/dataset_info.json data/.dataset_info.lock build dist .matrix .pytest_cache .ruff_cache
 
 install: .venv/installed
 
