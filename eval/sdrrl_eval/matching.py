@@ -162,6 +162,7 @@ class _Table:
 
 _COMMON = 32  # a window that more texts have than this tells none of them
 _SHARE = 0.35  # of a text's windows that a near copy still has; a changed word spoils two or three
+_TRIES = 100  # comparisons in vain after which a text's windows prove common in training; exact copies are found still
 _SHIFT = 20  # letters of a word, by which another one may move what stands behind it, in a short text too
 
 
@@ -212,6 +213,7 @@ class Index:
         fewest = np.full(len(texts), FEWEST_WORDS) if fewest_words is None else np.asarray(fewest_words)
         self.short = (words < fewest) | (self._length < FEWEST_LETTERS)
 
+        self._tries = np.zeros(len(texts), np.int64)
         self._index_windows(hashes)
         starts, ends = _ngrams(letters)
         of = letters.row[starts]
@@ -281,9 +283,8 @@ class Index:
     def _near(self, letters: _Letters, windows: np.ndarray, known: set[int]) -> Iterator[tuple[int, int, int, int]]:
         """(text, start, end, distance) of near copies."""
         at, texts, offsets = self._windows.lookup(windows)
-        if known:
-            new = ~np.isin(texts, np.fromiter(known, np.int64, len(known)))
-            at, texts, offsets = at[new], texts[new], offsets[new]
+        new = (self._tries[texts] < _TRIES) & ~np.isin(texts, np.fromiter(known, np.int64, len(known)))
+        at, texts, offsets = at[new], texts[new], offsets[new]
         # Where the text would start if the hit were part of a copy: hits of one copy agree but for what was changed.
         middle = letters.starts[at]
         order = np.lexsort((middle - offsets, texts))
@@ -300,6 +301,8 @@ class Index:
             text, start = int(texts[i]), int(starts[i])
             if text == previous[0] and start < previous[1]:
                 continue  # the same copy, counted from its next window
+            if self._tries[text] >= _TRIES:
+                continue
             previous = (text, start + int(slack[i]))
             row = letters.row[middle[i]]
             first, last = (int(np.searchsorted(letters.row, row, side)) for side in ("left", "right"))
@@ -309,6 +312,8 @@ class Index:
             distance, begin, end = closest(pattern, stretch)
             if distance <= len(pattern) * MAX_DISTANCE or self._one_word(text, pattern, stretch[begin:end]):
                 yield text, left + begin, left + end, distance
+            else:
+                self._tries[text] += 1
 
     def _one_word(self, text: int, pattern: str, other: str) -> bool:
         """Whether `other` is the text but for one of its words; of a script without spaces, never."""

@@ -187,6 +187,19 @@ def test_known_texts_are_looked_for_as_exact_copies_only():
     assert [m.kind for m in index.matches([near, QUESTION], {0})] == [EXACT]
 
 
+def test_a_text_whose_words_are_common_in_training_is_not_compared_without_end(monkeypatch):
+    """Where the rest is common to many texts, "Mississippi" alone makes a row worth a comparison: a hundred suffice."""
+    texts = [f"Who invented the {name}?" for name in ["Mississippi", *(f"machine{i}" for i in range(40))]]
+    compared = []
+    closest = matching.closest
+    monkeypatch.setattr(matching, "closest", lambda *pair: compared.append(pair) or closest(*pair))
+    index = Index(texts)
+    for _ in range(5):
+        assert list(index.matches(["Every Mississippi is a long river, and this one is no exception."] * 1000)) == []
+    assert len(compared) == 100
+    assert [(match.text, match.kind) for match in index.matches(texts[:1])] == [(0, EXACT)]
+
+
 def test_no_texts_or_no_letters():
     assert kinds(QUESTION) == kinds(QUESTION, "", "…") == []
     assert list(Index([]).matches([QUESTION])) == []
