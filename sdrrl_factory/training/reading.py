@@ -94,6 +94,8 @@ def read_sets(read, data_args, training_args, trains: bool, packing: bool) -> da
         if data_args.val_size > 1e-6:
             train, held = data.split(train, data_args.val_size, training_args.seed)
             sets.rows["validation"] = _concatenate(held)
+            counts = data.entries_of(train_blocks, sets.rows["validation"])
+            sets.remarks.append(f"val_size holds out {', '.join(f'{e.size} rows of {e.name}' for e in counts)}")
         sets.rows["train"] = merge(train)
         sets.train = data.entries_of(train_blocks, sets.rows["train"])
         sets.pack_to = data_args.cutoff_len if packing else None
@@ -181,7 +183,7 @@ def _explain(error: Exception, name: str, data_args) -> str:
     entry = info.get(name)
     if info and entry is None:
         near = difflib.get_close_matches(name, info, n=1)
-        return "no such entry; " + (f"did you mean {near[0]}?" if near else "mend dataset or eval_dataset")
+        return f'no entry "{name}"; ' + (f"did you mean {near[0]}?" if near else "mend dataset or eval_dataset")
     if isinstance(entry, dict) and isinstance(data_args.dataset_dir, str):
         file = Path(data_args.dataset_dir, str(entry.get("file_name")))
         if file.is_file() and not file.read_bytes().strip():

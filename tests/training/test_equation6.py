@@ -220,6 +220,7 @@ def test_validation_is_split_from_each_subset_and_weighted_alike(recipe, exact, 
     weights = {"LL": 8 / 12, "TT": 8 / 3, "mt": 4 / 9}
     held = {"LL": 5, "TT": 1, "mt": 2}
     assert "LL 4 rows x 0.6667, TT 1 rows x 2.667, mt 3 rows x 0.4444" in printed
+    assert "val_size holds out 5 rows of x_LL, 1 rows of x_TT, 2 rows of x_mt" in printed
     model = exact("full")
     losses = [
         weights[subset] * model.loss(row).item()
