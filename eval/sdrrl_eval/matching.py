@@ -17,7 +17,7 @@ EXACT, NEAR, NGRAM = KINDS = ("exact", "near", "ngram")
 FEWEST_WORDS = 4  # of a text that is looked for; three letters of a script without spaces count as a word
 FEWEST_LETTERS = 8
 MAX_DISTANCE = 0.2  # of a near copy: Levenshtein distance in letters / letters of the text
-ONE_WORD = 7  # words of a text from which on a copy with one other word is a near one, however long the word
+ONE_WORD = 7  # words of a text from which on one other word makes a near copy, though it be more than a fifth
 NGRAM_WORDS = 13  # as usual since Brown et al. (2020); two letters of a script without spaces count as a word
 
 _LETTERS_A_WORD, _LETTERS_A_NGRAM_WORD = 3, 2

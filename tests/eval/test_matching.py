@@ -76,6 +76,11 @@ def test_every_planted_leak_is_found_behind_a_prompt(code, leak):
         ("Nobody knew her", "Nobody knew her", []),
         ("Nobody knew her name", "x nobody knew her name x", [EXACT]),
         ("Don't go there today", "dont go there today", [EXACT]),
+        ("Ice on a lake will float", "nice on a lake will float", [NEAR]),  # it begins inside a word
+        ("t go there today now", "Don't go there today now", [NEAR]),
+        ("We saw him at an old inn", "We saw him at an cosy inn", [NEAR]),  # one word of seven, 4 letters of 18
+        ("We saw him at an old inn", "We saw her at an cosy inn", []),
+        ("We met him at the inn", "We met Johnson at the inn", []),  # one word of six
         ("Łódź und Straße, öd İ", "lodz und strasse od i", [EXACT]),
         (JAPANESE, JAPANESE, [EXACT]),
         (JAPANESE, f"次の文を訳してください。{JAPANESE[:-1]}と思う", [EXACT]),
@@ -95,6 +100,12 @@ def test_what_is_found(text, row, expected):
     assert kinds(text, "Some other row.", row) == expected
 
 
+def test_a_hyphen_less_is_exact_wherever_it_stood():
+    """Also where the window that the text is looked for by starts behind the hyphen: another text has the first."""
+    index = Index(["Non-operational units stood idle.", "Non-operative parts were sold."])
+    assert [(m.text, m.kind) for m in index.matches(["The nonoperational units stood idle."])] == [(0, EXACT)]
+
+
 def test_a_copy_over_two_rows_is_none():
     first, second = QUESTION[:18], QUESTION[18:]
     assert kinds(QUESTION, first, second) == [] and kinds(QUESTION, first + second) == [EXACT]
@@ -105,6 +116,7 @@ def test_long_texts_are_found_by_thirteen_words():
     text = " ".join(words)
     assert kinds(text, "He wrote: " + " ".join(words[20:33]) + " then.") == [NGRAM]
     assert kinds(text, "He wrote: " + " ".join(words[20:32]) + " then.") == []
+    assert [m.kind for m in Index([text]).matches([" ".join(words[20:27]), " ".join(words[27:33])])] == []
     letters = "".join(chr(0x4E00 + 11 * i) for i in range(120))
     assert kinds(letters, f"また、{letters[30:56]}のです") == [NGRAM]
     assert kinds(letters, f"また、{letters[30:55]}のです") == []
@@ -184,6 +196,9 @@ def test_known_texts_are_looked_for_as_exact_copies_only():
     near = QUESTION.replace("lake", "pond")
     index = Index([QUESTION])
     assert [m.kind for m in index.matches([near], {0})] == []
+    long = " ".join(f"word{i}" for i in range(60))
+    part = [" ".join(f"word{i}" for i in range(20))]
+    assert [m.kind for m in Index([long]).matches(part)] == [NGRAM] and not list(Index([long]).matches(part, {0}))
     assert [m.kind for m in index.matches([near, QUESTION], {0})] == [EXACT]
 
 
