@@ -40,6 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     compare.add_argument("--output", help="where report.html goes (default: in the last RUN)")
     compare.add_argument("--markdown", metavar="FILE", help="write the tables in Markdown too")
     compare.add_argument("--latex", metavar="FILE", help="write the tables in LaTeX too")
+    compare.add_argument("--json", metavar="FILE", help="write every score, interval and p-value")
+    compare.add_argument("--csv", metavar="FILE", help="the same, a line a score")
+    compare.add_argument("--correct", choices=["holm"], help="correct the p-values for the number of tests")
+    compare.add_argument(
+        "--sacrebleu-p", choices=["bs", "ar"], help="give sacrebleu's own p-values too (--paired-bs, --paired-ar)"
+    )
     compare.add_argument(
         "--paper", metavar="TABLE", help="the paper's figures above: table2 ... table12, llama2, seallm"
     )
@@ -157,7 +163,10 @@ def _eval(args) -> int:
 def _compare(args) -> None:
     from sdrrl_eval.compare import compare
 
-    compare(args.runs, args.train_log, args.output, args.markdown, args.latex, args.paper, args.cases, args.tsne)
+    compare(
+        args.runs, args.train_log, args.output, args.markdown, args.latex, args.paper, args.cases, args.tsne,
+        args.json, args.csv, args.correct, args.sacrebleu_p,
+    )  # fmt: skip
 
 
 def _tsne(args) -> None:

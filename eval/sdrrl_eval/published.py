@@ -7,13 +7,22 @@ side) named there. "notes" say where the paper contradicts itself; its figures s
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 
 from sdrrl_eval import show
+from sdrrl_eval.rescoring import signature_parts
 from sdrrl_eval.runs import ENGLISH, Run, score_of
-from sdrrl_eval.tables import Block, Table, ranked
+from sdrrl_eval.tables import Block, Cell, Table, ranked
 from sdrrl_factory.errors import UserError
 
+# What the figures stand on: the paper's BLEU signature (appendix A) names its tokenizer; it names no examples in its
+# prompts, and takes the benchmarks whole: the test sets of XL-SUM's second version, MKQA's questions with an answer.
+_TOKENIZER, _SHOTS = "flores200", 0
+_ITEMS = {"belebele": 900, "flores": 1012, "mkqa": 6758}
+_XLSUM = {"eng": 11535, "ind": 4780, "jpn": 889, "kor": 550, "por": 7175, "tha": 826, "ukr": 5399, "vie": 4013}
+# Marks of a cell whose score stands on something else.
+_MARKS = {"ᵗ": "another BLEU tokenizer than the paper's", "ⁿ": "another number of items", "ˢ": "examples in the prompt"}
 _SETS = {f"table{n}": [n] for n in range(2, 13)} | {"llama2": [2, 3, 4, 5], "seallm": [8, 9, 10, 11]}
 SIDES = {
     "target": "target languages",
@@ -35,30 +44,74 @@ def tables(name: str) -> list[dict]:
 
 
 def beside(runs: Sequence[Run], name: str) -> list[Table]:
-    """The paper's tables with a row for each run below the paper's."""
-    return [_table(data, runs) for data in tables(name)]
+    """The paper's tables with a row for each run below the paper's, of what any of the runs has."""
+    found = [table for data in tables(name) if (table := _table(data, runs))]
+    if not found:
+        raise UserError(f"--paper {name}: the runs have no score of it; evaluate its tasks and languages first")
+    return found
 
 
-def _table(data: dict, runs: Sequence[Run]) -> Table:
-    blocks, bases = [], {}
+def _table(data: dict, runs: Sequence[Run]) -> Table | None:
+    """Without the columns and rows of which the runs have nothing; None where nothing is left."""
+    blocks, there, bases, marked = [], set(), {}, set()
     for block in data["blocks"]:
         values = [_values(data, block, run) for run in runs]
         if data.get("gain"):
             values = [_minus(row, values[0]) for row in values]
-        blocks.append(
-            Block(
-                _name(data, block),
-                [(run.name, cells) for run, cells in zip(runs, ranked(values, 2), strict=True)],
-                list(zip((f"{n} (paper)" for n in block["rows"]), ranked([*block["rows"].values()], 2), strict=True)),
-            )
-        )
+        if not any(value is not None for row in values for value in row):
+            continue
+        there |= {c for row in values for c, value in enumerate(row) if value is not None}
+        marks = [_marks(data, block, run) for run in runs]
+        cells = [
+            [replace(cell, marks=mark if cell.text != "–" else "") for cell, mark in zip(*row, strict=True)]
+            for row in zip(ranked(values, 2), marks, strict=True)
+        ]
+        marked |= {mark for row in cells for cell in row for mark in cell.marks}
+        ours = [(run.name, row) for run, row in zip(runs, cells, strict=True) if any(c.text != "–" for c in row)]
+        paper = list(zip((f"{n} (paper)" for n in block["rows"]), ranked([*block["rows"].values()], 2), strict=True))
+        blocks.append(Block(_name(data, block), ours, paper))
         if "metric" in block:
             found = [score_of(run, key) for run in runs for key in map(_keys(data, block), data["columns"][:-1])]
             told = dict.fromkeys(f"n {s['n']}, {s['signature']}" for s in found if s)
             bases |= dict.fromkeys(f"{show.metric(block['metric'])[:-2]} here: {line}" for line in told)
-    notes = [_CAVEAT.format(**data), *(f"In the paper: {note}" for note in data["notes"]), *bases]
-    columns = [column.upper() if len(column) == 3 else column for column in data["columns"]]
-    return Table(f"{data['title']} (the paper's Table {data['table']})", columns, blocks, notes)
+    kept = [c for c in range(len(data["columns"])) if c in there]
+    left_out = [_head(column) for c, column in enumerate(data["columns"]) if c not in there]
+    notes = [_CAVEAT.format(**data), *(f"In the paper: {note}" for note in data["notes"])]
+    notes += [f"Not in the runs, left out: {', '.join(left_out)}."] * bool(left_out)
+    notes += [f"{mark} {what}" for mark, what in _MARKS.items() if mark in marked]
+    title = f"{data['title']} (the paper's Table {data['table']})"
+    columns = [_head(data["columns"][c]) for c in kept]
+    blocks = [Block(b.name, _only(b.rows, kept), _only(b.published, kept)) for b in blocks]
+    return Table(title, columns, blocks, [*notes, *bases]) if blocks else None
+
+
+def _head(column: str) -> str:
+    return column.upper() if len(column) == 3 else column
+
+
+def _only(rows: Sequence[tuple[str, list[Cell]]], columns: Sequence[int]) -> list[tuple[str, list[Cell]]]:
+    return [(name, [cells[c] for c in columns]) for name, cells in rows]
+
+
+def _marks(data: dict, block: dict, run: Run) -> list[str]:
+    """Of each column, how the run's score differs from the paper's in what it stands on; an average has its scores'."""
+    if "of" in block:
+        keys = [[key for one in column for key in _of_side(run, *one)] for column in block["of"]]
+    else:
+        keys = [[key] for key in map(_keys(data, block), data["columns"][:-1])]
+    # The average's column is the last, in tables that have one.
+    keys += [sum(keys, [])] * (len(data["columns"]) - len(keys))
+    marks = [{mark for key in column if (s := score_of(run, key)) for mark in _mark(key, s)} for column in keys]
+    return ["".join(mark for mark in _MARKS if mark in column) for column in marks]
+
+
+def _mark(key: tuple, score: dict) -> str:
+    task, metric, _, lang, _ = key
+    parts = signature_parts(score["signature"])
+    items = _XLSUM.get(lang) if task == "xlsum" else _ITEMS.get(task)
+    marks = "ᵗ" if metric == "bleu" and parts.get("tok") != _TOKENIZER else ""
+    marks += "ⁿ" if items not in (None, score["n"]) else ""
+    return marks + ("ˢ" if parts.get("shots", str(_SHOTS)) != str(_SHOTS) else "")
 
 
 def _name(data: dict, block: dict) -> str:
@@ -86,6 +139,12 @@ def _keys(data: dict, block: dict):
 
 
 def _over_languages(run: Run, task: str, metric: str, side: str) -> float | None:
+    return _mean([run.scores[key]["value"] for key in _of_side(run, task, metric, side)])
+
+
+def _of_side(run: Run, task: str, metric: str, side: str) -> list[tuple]:
+    """The keys of the run's scores on one side of a task, over all its languages."""
+
     def belongs(source: str | None, target: str) -> bool:
         if side == "target":
             return not source and target != ENGLISH
@@ -93,13 +152,7 @@ def _over_languages(run: Run, task: str, metric: str, side: str) -> float | None
             return not source and target == ENGLISH
         return (target if side == "to_english" else source) == ENGLISH and source is not None
 
-    return _mean(
-        [
-            s["value"]
-            for (t, m, source, target, _), s in run.scores.items()
-            if (t, m) == (task, metric) and belongs(source, target)
-        ]
-    )
+    return [key for key in run.scores if key[:2] == (task, metric) and belongs(*key[2:4])]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -5,11 +5,11 @@ All text passes through html.escape: answers are written by models, names by use
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from sdrrl_eval import show, significance
+from sdrrl_eval import show
 from sdrrl_eval.cases import foreign
 from sdrrl_eval.runs import Row, Run
 from sdrrl_eval.tables import Cell, Table
@@ -52,6 +52,8 @@ details table { font-size: 14px; } details .scores { margin-top: 10px; }
 .rate div { display: grid; grid-template-columns: 1fr 62px; gap: 8px; align-items: center; font-size: 13px;
   font-variant-numeric: tabular-nums; margin: 3px 0; }
 .rate span { height: 12px; border-radius: 3px; min-width: 2px; display: block; }
+.rate .axis { background: #f1f5f9; }
+.differs { border-left: 3px solid #d97706; padding-left: 12px; margin-bottom: 16px; } .differs ul { margin: 0; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin-bottom: 14px; font-size: 14px; }
 .legend i { width: 12px; height: 12px; border-radius: 3px; display: inline-block; margin-right: 6px; }
 mark { background: #fef08a; color: inherit; border-radius: 3px; padding: 0 1px;
@@ -71,6 +73,7 @@ class Content:
 
     tables: in the paper's layout. groups: (language name, its rows), for what is there in one language. rows: all of
     them. curves: per subset its (step, loss) points. picture: HTML. cases, samples: as cases.pick gives them.
+    differences: in how the answers were made, a line each. legend: what the marks mean.
     """
 
     runs: list[Run]
@@ -82,6 +85,8 @@ class Content:
     picture: str
     cases: list[dict]
     samples: list[dict]
+    differences: list[str] = field(default_factory=list)
+    legend: str = ""
 
 
 def page(content: Content) -> str:
@@ -114,21 +119,22 @@ def _tiles(content: Content) -> str:
         if not block.published and len(tiles) < _TILES:
             base, last = block.rows[0][1][-1], block.rows[-1][1][-1]
             verdict = {True: "better", False: "worse", None: "same"}[last.better]
-            tiles.append(_tile(f"{title} {block.name}, average", base, last, verdict))
+            words = {"same": "no significant change"}.get(verdict, verdict)
+            tiles.append(_tile(f"{title} {block.name}, average", base, last, verdict, words))
     if not tiles and content.groups:
         rows = {row.scores[0]["task"]: row for row in reversed(content.groups[0][1]) if row.metric != "bleu"}
         for row in reversed(rows.values()):
             what = f"{row.label}, {show.direction(row.scores[0])}"
             last = len(row.scores) - 1
-            tiles.append(_tile(what, row.cell(0), row.cell(last), row.change(last)[1], row.change(last)[0]))
+            tiles.append(_tile(what, row.cell(0), row.cell(last), row.colour(last), row.change(last)[0]))
     return f"<div class='tiles'>{''.join(tiles)}</div>" if tiles else ""
 
 
-def _tile(what: str, base: Cell, last: Cell, verdict: str, change: str = "") -> str:
+def _tile(what: str, base: Cell, last: Cell, verdict: str, change: str) -> str:
     return (
         f"<div class='tile'><span class='soft'>{escape(what)}</span><b>{escape(last.text)}</b>"
         f"<span class='soft'>from {escape(base.text)}</span> "
-        f"<span class='{verdict}'>{escape(change or verdict)}</span></div>"
+        f"<span class='{verdict}'>{escape(change)}</span></div>"
     )
 
 
@@ -136,6 +142,9 @@ def _scores(content: Content) -> str:
     body = "".join(map(_table, content.tables))
     if body:
         body = f"<div class='paper'>{body}</div>"
+    if content.differences:
+        lines = [f"Differs: {line}" for line in content.differences]
+        body = f"<div class='differs'>{_list(lines)}</div>{body}"
     if content.groups:
         body += _groups(content.runs, content.groups)
     body += _notes(content)
@@ -177,7 +186,9 @@ def _title(cell: Cell) -> str:
 def _cell(cell: Cell) -> str:
     look = {1: "best", 2: "second"}.get(cell.rank, "")
     text = f"<span class='{look}'>{escape(cell.text)}</span>" if look else escape(cell.text)
-    return text + (f"<sup>{escape(cell.marks)}</sup>" if cell.marks else "")
+    # The paper's marks are raised letters already; as plain ones in <sup> they stand as high as the others.
+    marks = cell.marks.translate(str.maketrans("ᵗⁿˢ", "tns"))
+    return text + (f"<sup>{escape(marks)}</sup>" if marks else "")
 
 
 def _groups(runs: list[Run], groups: list[tuple[str, list[Row]]]) -> str:
@@ -201,10 +212,9 @@ def _group_row(row: Row, changes: bool) -> str:
         shown = Cell(cell.text, cell.rank) if changes else cell
         cells.append(f"<td{_title(cell)}>{_cell(shown)}<small>{escape(f'{low} to {high}')}</small></td>")
         if i and changes:
-            text, verdict = row.change(i)
-            p = row.p(i)
+            text, p = row.change(i)[0], row.shown_p(i)
             told = f"<small class='p'>{_p(p)}</small>" if p is not None else ""
-            cells.append(f"<td class='{verdict}'>{escape(text)}<sup>{cell.marks}</sup>{told}</td>")
+            cells.append(f"<td class='{row.colour(i)}'>{escape(text)}<sup>{cell.marks}</sup>{told}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -220,7 +230,7 @@ def _details(runs: list[Run], rows: list[Row]) -> str:
         cells = ""
         for i, score in enumerate(row.scores):
             low, high = (show.number(row.metric, bound) for bound in score["ci95"])
-            p = row.p(i) if i else None
+            p = row.shown_p(i) if i else None
             told = f", {_p(p)}" if p is not None else ""
             cells += f"<td>{_cell(row.cell(i))}<small>{escape(f'{low} to {high}')}{told}</small></td>"
         what = f"{escape(row.label)}<small>{escape(show.direction(row.scores[0]) + of)}</small>"
@@ -229,10 +239,10 @@ def _details(runs: list[Run], rows: list[Row]) -> str:
 
 
 def _notes(content: Content) -> str:
-    first = ["↑ higher is better, ↓ lower is better; below each value its 95% bootstrap interval over the items"]
+    first = ["↑ higher is better, ↓ lower is better; below each value its 95% interval over the items"]
     if content.tables and not content.groups:
         first = ["↑ higher is better, ↓ lower is better; a cell's 95% interval shows where the pointer rests on it"]
-    first += [significance.LEGEND] if len(content.runs) > 1 else []
+    first += [content.legend] if content.legend else []
     shown, folded = (first + content.notes, []) if len(content.notes) <= _NOTES else (first, content.notes)
     more = f"<details><summary>What each number stands on</summary>{_list(folded)}</details>" if folded else ""
     return _list(shown) + more
@@ -247,18 +257,20 @@ def _off_target(runs: list[Run], rows: list[Row]) -> str:
     rates = [row for row in rows if row.metric == "off_target"]
     if not rates or len(runs) < 2:
         return ""
-    top = max(1.0, *(score["value"] for row in rates for score in row.scores))
     names = "".join(f"<span><i style='background:{_colour(i)}'></i>{escape(r.name)}</span>" for i, r in enumerate(runs))
     groups = []
     for row in rates:
         bars = "".join(
             f"<div title='{escape(runs[i].name)}: {escape(row.value(i))}'>"
-            f"<span style='width:{100 * score['value'] / top:.2f}%;background:{_colour(i)}'></span>"
+            f"<span class='axis'><span style='width:{score['value']:.2f}%;background:{_colour(i)}'></span></span>"
             f"{escape(row.value(i))}{row.marks(i)}</div>"
             for i, score in enumerate(row.scores)
         )
         groups.append(f"<div class='rate'><h3>{escape(_language(row.language))}</h3>{bars}</div>")
-    note = "share of answers surely not in the question's language; an empty one counts; lower is better"
+    note = (
+        "share of answers surely not in the question's language, each bar on an axis from 0 to 100%; an empty answer "
+        "counts; lower is better"
+    )
     return card(
         "Off-target answers",
         f"<div class='legend'>{names}</div><div class='rates'>{''.join(groups)}</div><p class='soft'>{note}</p>",
@@ -317,8 +329,8 @@ def _sample(runs: list[Run], sample: dict, marked: bool) -> str:
         boxes.append(_answer(run.name, _words(row.get("output"), lang if marked else None), tags, "", lang))
     verdict = ""
     if marked and sample["change"]:
-        kind, word = ("better", "↑ better") if sample["change"] > 0 else ("worse", "↓ worse")
-        verdict = f"<span class='{kind}'>{word}</span>"
+        word = "↑ better" if sample["change"] > 0 else "↓ worse"
+        verdict = f"<span class='same'>{word}</span>"  # one item is never significant, hence has no colour
     head = f"<span class='soft'>{escape(sample['task'])} · {escape(sample['id'])}</span>{verdict}"
     return (
         f"<div class='sample'><p class='head'>{head}</p>"

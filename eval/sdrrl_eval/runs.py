@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from sdrrl_eval import show, significance
+from sdrrl_eval import resampling, rescoring, show
 from sdrrl_eval.overlap import DROPPED
+from sdrrl_eval.resampling import Statistics
 from sdrrl_eval.tables import Cell, ranks
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import read_jsonl, read_text
@@ -23,25 +24,35 @@ class Run:
 
     scores: by (task, metric, source_lang, target_lang, of); each score has its "folder". `of` is None but for what a
     system of several folders says of English: there it is the language that folder's checkpoint was taught.
+    results: what each folder's results.json holds.
     """
 
     name: str
     folders: list[Path]
     model: str
     scores: dict[tuple, dict]
+    results: list[dict] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Row:
     """One score in every run, the base's first. `mismatch` says why the runs' numbers do not compare, if so.
 
-    resampled: per run its score on each bootstrap resample, or None where its predictions do not give the score.
+    statistics: what each run's score is computed from, or None where its predictions do not give the score.
+    common: says which items were compared, where not every run has the same; the scores are then those of these items.
+    items: the keys of the items in `predictions`.
+    parts: the rows that this one is the average of. corrected: each p-value of the comparison -> its corrected one.
     """
 
     scores: list[dict]
-    resampled: list
+    statistics: list[Statistics | None]
     mismatch: str | None = None
     of: str | None = None
+    common: str | None = None
+    items: tuple = ()
+    parts: tuple["Row", ...] = ()
+    corrected: dict[float, float] | None = None
+    _known: dict = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def metric(self) -> str:
@@ -74,42 +85,89 @@ class Row:
             return "not comparable", "same"
         return show.change(self.metric, self.scores[0]["value"], self.scores[run]["value"])
 
-    def p(self, run: int, other: int = 0) -> float | None:
-        """Of the paired bootstrap against the base, or another run; None where there is too little to resample."""
-        a, b = self.resampled[run], self.resampled[other]
-        if self.mismatch or self.few or a is None or b is None or run == other:
-            return None
-        value, base = self.scores[run]["value"], self.scores[other]["value"]
-        return significance.p_value(value, a, base, b) if value != base else 1.0
+    def colour(self, run: int) -> str:
+        """ "better" or "worse" where the run differs significantly from the base, else "same"."""
+        return self.change(run)[1] if _significant(self.shown_p(run)) else "same"
 
     @property
     def few(self) -> bool:
         """Whether the items are too few for any p-value: all of them in one system's favour could be chance."""
-        return self.scores[0]["n"] < significance.MIN_ITEMS
+        return self.scores[0]["n"] < resampling.MIN_ITEMS
+
+    def p(self, run: int, other: int = 0) -> float | None:
+        """Two-sided, against the base or another run; None where it cannot be computed."""
+        pair = (min(run, other), max(run, other))
+        if self.mismatch or self.few or run == other or any(self.statistics[i] is None for i in pair):
+            return None
+        if ("p", pair) not in self._known:
+            self._known["p", pair] = self._p(*pair)
+        return self._known["p", pair]
+
+    def _p(self, one: int, other: int) -> float:
+        if self.parts:
+            return resampling.random_p(self._gap(one, other), self._differences(one, other))
+        exact = resampling.exact_p(self.statistics[one], self.statistics[other])
+        return resampling.random_p(self._gap(one, other), self._differences(one, other)) if exact is None else exact
+
+    def _gap(self, one: int, other: int) -> float:
+        """Of the scores before they were rounded."""
+        if self.parts:
+            return sum(part._gap(one, other) for part in self.parts) / len(self.parts)
+        return self.statistics[one].total() - self.statistics[other].total()
+
+    def _differences(self, one: int, other: int):
+        if self.parts:
+            return sum(part._differences(one, other) for part in self.parts) / len(self.parts)
+        if ("swapped", one, other) not in self._known:
+            swapped = resampling.differences(self.statistics[one], self.statistics[other])
+            self._known["swapped", one, other] = swapped
+        return self._known["swapped", one, other]
+
+    @property
+    def test(self) -> str | None:
+        """The name of the test that its p-values are from."""
+        if self.mismatch or self.few or None in self.statistics:
+            return None
+        right = not self.parts and all(statistics.rate for statistics in self.statistics)
+        return "exact McNemar" if right else "approximate randomisation"
+
+    @cached_property
+    def tests(self) -> dict[tuple[int, int], float]:
+        """The p-value of every pair of runs that a mark depends on."""
+        pairs = [(0, i) for i in range(1, len(self.scores))]
+        pairs += [(min(b, s), max(b, s)) for b, s in self._best_and_second()]
+        return {pair: p for pair in pairs if (p := self.p(*pair)) is not None}
+
+    def _best_and_second(self) -> list[tuple[int, int]]:
+        if self.ranks.count(1) != 1:
+            return []
+        return [(self.ranks.index(1), i) for i, rank in enumerate(self.ranks) if rank == 2]
+
+    def shown_p(self, run: int, other: int = 0) -> float | None:
+        """The p-value that decides, and that is shown: the corrected one if the comparison is."""
+        p = self.p(run, other)
+        return p if p is None or self.corrected is None else self.corrected[p]
 
     def marks(self, run: int) -> str:
-        """† surely not the base's value; ‡ (of three or more runs) surely not the second best's."""
-        marks = "†" if _below(self.p(run)) else ""
-        if self.ranks[run] == 1 and self.ranks.count(1) == 1 and 2 in self.ranks:
-            seconds = [i for i, rank in enumerate(self.ranks) if rank == 2]
-            marks += "‡" if all(_below(self.p(run, i)) for i in seconds) else ""
-        return marks
+        """† differs significantly from the base; ‡ (of three or more runs) from the second best."""
+        marks = "†" if _significant(self.shown_p(run)) else ""
+        seconds = [pair for pair in self._best_and_second() if pair[0] == run]
+        return marks + "‡" * bool(seconds and all(_significant(self.shown_p(*pair)) for pair in seconds))
 
     def cell(self, run: int) -> Cell:
-        verdict = self.change(run)[1] if run else "same"
-        better = {"better": True, "worse": False}.get(verdict)
+        better = {"better": True, "worse": False}.get(self.colour(run)) if run else None
         return Cell(self.value(run), self.ranks[run], self.marks(run), self.more(run), better)
 
     def more(self, run: int) -> str:
         """ "95% 33.1 to 35.0; against the base +1.2, p 0.001"."""
-        bounds, p = self.scores[run]["ci95"], self.p(run)
+        bounds, p = self.scores[run]["ci95"], self.shown_p(run)
         words = [f"95% {' to '.join(show.number(self.metric, bound) for bound in bounds)}"] if bounds else []
         words += [f"against the base {self.change(run)[0]}" + (f", p {p:.3f}" if p is not None else "")] * bool(run)
         return "; ".join(words)
 
 
-def _below(p: float | None) -> bool:
-    return p is not None and p < significance.LEVEL
+def _significant(p: float | None) -> bool:
+    return p is not None and p < resampling.LEVEL
 
 
 def read_run(text: str) -> Run:
@@ -135,7 +193,7 @@ def read_run(text: str) -> Run:
                     "one folder a language in a system"
                 )
             scores[key] = score | {"folder": Path(folder)}
-    return Run(name or Path(found[0]).resolve().name, [Path(folder) for folder in found], models, scores)
+    return Run(name or Path(found[0]).resolve().name, [Path(folder) for folder in found], models, scores, read)
 
 
 def _read(folder: str) -> dict:
@@ -205,36 +263,61 @@ def rows(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
 
 
 def _row(scores: list[dict], of: str | None) -> Row:
-    differ = [name for name in ("n", "signature") if len({s[name] for s in scores}) > 1]
-    if differ:
-        return Row(scores, [None] * len(scores), f"{' and '.join(differ)} differ", of)
+    """Compared on the items that every run has."""
+    none = [None] * len(scores)
+    if len({_settings(score) for score in scores}) > 1:
+        return Row(scores, none, "signature differ", of)
     given = [predictions(score["folder"], stem(score)) for score in scores]
-    if any(given[0].keys() != other.keys() for other in given if given[0] and other):
-        common = len(set.intersection(*(set(other) for other in given)))
-        return Row(scores, [None] * len(scores), f"items differ, {common} in common", of)
-    order = given[0] or next(filter(None, given), {})
     found = [
-        significance.statistics(score, [items[key] for key in order]) if items else None
+        rescoring.statistics(score, [*items.values()], [*items]) if items else None
         for score, items in zip(scores, given, strict=True)
     ]
-    return Row(scores, [statistics.resampled() if statistics else None for statistics in found], None, of)
+    there = [items for items in given if items]
+    common = [item for item in given[0] if all(item in items for items in there)] if given[0] else []
+    whole = len({score["n"] for score in scores}) == 1 and all(len(items) == len(common) for items in there)
+    if not whole and len({score["n"] for score in scores}) > 1 and (None in found or not common):
+        return Row(scores, none, "n differ", of)
+    if not whole and there and (None in found or not common):
+        return Row(scores, none, f"items differ, {len(common)} in common", of)
+    if len({score["signature"] for score in scores}) > 1 and None in found:
+        return Row(scores, none, "signature differ", of)
+    if None in found:
+        return Row(scores, found, None, of)
+    # By its id alone, an item is the same in every language.
+    names = tuple(name for name, _ in common)
+    found = [replace(statistics.only(common), items=names) for statistics in found]
+    if "nats" in next(iter(given[0].values())) and len({statistics.table[:, 1].tobytes() for statistics in found}) > 1:
+        return Row(scores, none, "tokens differ", of)
+    if whole:
+        return Row(scores, found, None, of, items=tuple(common))
+    said = f"the {len(common)} items that all have, of {', '.join(str(score['n']) for score in scores)}"
+    return Row([_anew(*pair) for pair in zip(scores, found, strict=True)], found, None, of, said, tuple(common))
+
+
+def _settings(score: dict) -> frozenset[str]:
+    """A signature's parts that make another score; whether versions and tokens do is seen by computing it anew."""
+    return frozenset(part for part in score["signature"].split("|") if part.split(":")[0] not in ("version", "tokens"))
+
+
+def _anew(score: dict, statistics: Statistics) -> dict:
+    """The score of these items alone."""
+    bounds = [round(bound, 4) for bound in resampling.interval([statistics])]
+    return score | {"value": round(statistics.total(), 4), "n": len(statistics.items), "ci95": bounds}
 
 
 def average(rows: Sequence[Row]) -> Row:
-    """The mean over languages. Resamples are drawn alike in all of them, so that parallel items stay together."""
-    import numpy as np
-
-    scores, resampled = [], []
+    """The mean over languages; parallel items, which have one name, are swapped and resampled together."""
+    scores = []
     for i in range(len(rows[0].scores)):
-        values = [row.scores[i]["value"] for row in rows]
-        vectors = [row.resampled[i] for row in rows]
-        mean = None if any(v is None for v in vectors) else np.mean(vectors, axis=0)
-        value = sum(values) / len(values)
-        ci95 = None if mean is None else [float(b) for b in np.percentile(mean, [2.5, 97.5])]
+        parts = [row.statistics[i] for row in rows]
+        bounds = None if None in parts else [*resampling.interval(parts)]
+        value = sum(row.scores[i]["value"] for row in rows) / len(rows)
         fewest = min(row.scores[i]["n"] for row in rows)
-        scores.append(rows[0].scores[i] | {"value": value, "ci95": ci95, "n": fewest})
-        resampled.append(mean)
-    return Row(scores, resampled, next((row.mismatch for row in rows if row.mismatch), None))
+        scores.append(rows[0].scores[i] | {"value": value, "ci95": bounds, "n": fewest})
+    known = [rows[0].statistics[i] if all(row.statistics[i] for row in rows) else None for i in range(len(scores))]
+    mismatch = next((row.mismatch for row in rows if row.mismatch), None)
+    common = "the items that all have" if any(row.common for row in rows) else None
+    return Row(scores, known, mismatch, None, common, parts=tuple(rows))
 
 
 def stem(score: dict) -> str:
@@ -245,6 +328,12 @@ def stem(score: dict) -> str:
 
 @lru_cache(maxsize=1024)
 def predictions(folder: Path, name: str) -> dict[tuple[str, str], dict]:
-    """Rows by (id, prompt); none where the file was not kept."""
+    """Rows by their item: its id and what makes it the same in every run; none where the file was not kept.
+
+    That is its reference, as the prompt around it may differ, or the prompt of an item without a reference.
+    """
     path = folder / "predictions" / f"{name}.jsonl"
-    return {(str(row.get("id")), str(row.get("prompt"))): row for _, row in read_jsonl(path)} if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    rows = [row for _, row in read_jsonl(path)]
+    return {(str(row.get("id")), str(row.get("reference") or row.get("prompt"))): row for row in rows}

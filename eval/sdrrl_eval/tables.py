@@ -30,10 +30,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
+    """`notes` stand below it everywhere; `basis` (n and signature of its scores) where a table stands alone."""
+
     title: str
     columns: list[str]
     blocks: list[Block]
     notes: list[str] = field(default_factory=list)
+    basis: list[str] = field(default_factory=list)
 
 
 def ranks(values: Sequence[float | None], shown: Sequence[str], lower_is_better: bool) -> list[int]:
@@ -60,18 +63,21 @@ def ranked(rows: Sequence[Sequence[float | None]], decimals: int) -> list[list[C
     return [[Cell(row[c], places[c][r]) for c in columns] for r, row in enumerate(shown)]
 
 
-def markdown(tables: Sequence[Table], legend: str) -> str:
-    """One Markdown table each; underlining is HTML's <u>, which Markdown has no sign for."""
-    parts = []
-    for table in tables:
-        lines = [f"**{_md(table.title)}**", "", _md_row(["", *map(_md, table.columns)])]
+def markdown(tables: Sequence[Table], legend: str, differences: Sequence[str] = ()) -> str:
+    """One Markdown table each, below an anchor to link to; underlining is HTML's <u>, as Markdown has no sign for it.
+
+    differences: what differs between the systems in how their answers were made; they stand first.
+    """
+    parts = [f"Differs: {_md(line)}\n" for line in differences]
+    for label, table in zip(labels(tables), tables, strict=True):
+        lines = [f'<a id="{label}"></a>', "", f"**{_md(table.title)}**", "", _md_row(["", *map(_md, table.columns)])]
         lines.append("| --- |" + " ---: |" * len(table.columns))
         for block in table.blocks:
             lines.append(_md_row([f"*{_md(block.name)}*", *[""] * len(table.columns)]))
             for name, cells in block.published + block.rows:
                 lines.append(_md_row([_md(name), *map(_md_cell, cells)]))
         parts.append("\n".join(lines) + "\n")
-        parts += [f"{_md(note)}\n" for note in table.notes]
+        parts += [f"{_md(note)}\n" for note in table.notes + table.basis]
     return "\n".join([*parts, f"{_md(legend)}\n"])
 
 
@@ -89,12 +95,17 @@ def _md_cell(cell: Cell) -> str:
     return text + cell.marks
 
 
-def latex(tables: Sequence[Table], legend: str) -> str:
-    """A file to \\input: booktabs and graphicx are needed. A wide table is scaled to the width of the text."""
-    parts = ["% needs \\usepackage{booktabs,graphicx}"]
-    for table in tables:
+def latex(tables: Sequence[Table], legend: str, differences: Sequence[str] = ()) -> str:
+    """A file to \\input: booktabs and graphicx are needed. A wide table is scaled to the width of the text.
+
+    Each has a caption, a \\label and, below the table, what its numbers stand on. differences: as in `markdown`.
+    """
+    parts = ["% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs,graphicx}"]
+    for label, table in zip(labels(tables), tables, strict=True):
         width = len(table.columns) + 1
-        lines = [r"\begin{table*}", r"\centering", r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]
+        caption = _tex(f"{table.title.rstrip('.')}. {legend}")
+        lines = [r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{{label}}}"]
+        lines += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]
         lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
         lines.append(_tex_row(["", *(rf"\textbf{{{_tex(column)}}}" for column in table.columns)]))
         for block in table.blocks:
@@ -103,9 +114,25 @@ def latex(tables: Sequence[Table], legend: str) -> str:
             lines += [rf"\cmidrule{{1-{width}}}"] if block.published and block.rows else []
             lines += [_tex_row([_tex(name), *map(_tex_cell, cells)]) for name, cells in block.rows]
         lines += [r"\bottomrule", r"\end{tabular}}"]
-        caption = _tex(" ".join([table.title.rstrip(".") + ".", *table.notes, legend]))
-        parts.append("\n".join([*lines, rf"\caption{{{caption}}}", r"\end{table*}"]))
-    return "\n\n".join(parts) + "\n"
+        notes = [*table.notes, *table.basis, *(f"Differs: {line}" for line in differences)]
+        if notes:
+            below = r" \par ".join(map(_tex, notes))
+            lines += [r"\par\smallskip", rf"\parbox{{\textwidth}}{{\footnotesize\raggedright {below}}}"]
+        parts.append("\n".join([*lines, r"\end{table*}"]))
+    text = "\n\n".join(parts) + "\n"
+    # T1 has Latin letters; others need a Unicode engine and a font that has them.
+    foreign = sorted({char for char in text if ord(char) > 0x17F})
+    return f"% for lualatex or xelatex: it has {' '.join(foreign)}\n{text}" if foreign else text
+
+
+def labels(tables: Sequence[Table]) -> list[str]:
+    """A distinct label for each: tab:mkqa, tab:scores, tab:scores-2."""
+    names, found = {}, []
+    for table in tables:
+        name = "tab:" + (re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-") or "scores")
+        names[name] = names.get(name, 0) + 1
+        found.append(name if names[name] == 1 else f"{name}-{names[name]}")
+    return found
 
 
 def _tex_row(cells: Sequence[str]) -> str:
@@ -119,6 +146,12 @@ _TEX = {c: "\\" + c for c in "&%$#_{}"} | {
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
     "→": r"$\rightarrow$",
+    "ⁿ": r"$^{\mathrm{n}}$",
+    "ᵗ": r"$^{\mathrm{t}}$",
+    "ˢ": r"$^{\mathrm{s}}$",
+    "…": r"\dots{}",
+    "|": r"\textbar{}\allowbreak{}",  # a signature is one long word
+    '"': r"\textquotedbl{}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "–": "--",

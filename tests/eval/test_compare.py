@@ -1,8 +1,13 @@
+import csv
 import json
+import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sacrebleu.metrics import CHRF
 
 from sdrrl_eval.compare import compare
 from sdrrl_factory.errors import UserError
@@ -249,14 +254,190 @@ def test_languages_stand_in_columns_with_their_average_and_marks(tmp_path, capsy
     assert page.open == [] and page.text.count("80.00†‡") == 3 + 2  # the table, and the list of intervals
 
 
-def test_other_items_are_not_compared(tmp_path, capsys):
+def test_only_the_common_items_are_compared(tmp_path, capsys):
+    """By hand: of 20 items each, 15 are in both; scores, n, intervals and p-values are those of the 15."""
+    key = ("mkqa", "f1", "spa")
+    values = [[float(i % 7) * 10 for i in range(20)], [float(i % 5) * 10 + 30 for i in range(5, 25)]]
+    runs = [item_run(tmp_path / name, {key: v}) for name, v in zip("ab", values, strict=True)]
+    rows = [
+        {"id": str(i), "prompt": f"q{i}", "output": "x", "f1": v} for i, v in zip(range(5, 25), values[1], strict=True)
+    ]
+    put_items(runs[1], "mkqa.spa", rows[::-1])
+    data = tmp_path / "c.json"
+    compare(runs, json=str(data))
+    said = capsys.readouterr().out
+    assert "MKQA F1 spa: n 15, s:1 (the 15 items that all have, of 20, 20)" in said
+    found = json.loads(data.read_text(encoding="utf-8"))["scores"]
+    one, other = values[0][5:], values[1][:15]
+    assert [s["value"] for s in found] == pytest.approx([sum(one) / 15, sum(other) / 15], abs=1e-4)
+    assert [s["n"] for s in found] == [15, 15] and all("15 items that all have" in s["note"] for s in found)
+    gaps = np.array(other) - one
+    swapped = gaps @ np.random.default_rng(0).choice([-1, 1], (15, 20_000))
+    p = np.mean(np.abs(swapped) >= abs(gaps.sum()) - 1e-9)
+    assert found[1]["p"] == pytest.approx(p, abs=4 * (p / 10_000) ** 0.5 + 2e-4)
+    assert found[1]["test"] == "approximate randomisation" and found[0]["p"] is None
+
+
+def test_nothing_in_common_is_not_compared(tmp_path, capsys):
     key = ("mkqa", "f1", "spa")
     runs = [item_run(tmp_path / name, {key: [1.0] * 20}) for name in ("a", "b")]
-    rows = [{"id": str(i), "prompt": f"q{i}", "output": "x", "f1": 1.0} for i in range(5, 25)]
+    rows = [{"id": str(i), "prompt": f"q{i}", "output": "x", "f1": 1.0} for i in range(20, 40)]
     put_items(runs[1], "mkqa.spa", rows)
     compare(runs)
+    assert "MKQA F1 spa: n 20, s:1 (items differ, 0 in common: not comparable)" in capsys.readouterr().out
+
+
+def test_another_prompt_asks_the_same_items(tmp_path):
+    key = ("mkqa", "f1", "spa")
+    runs = [item_run(tmp_path / name, {key: [float(i) for i in range(20)]}) for name in ("a", "b")]
+    for run, prompt in zip(runs, ("short: ", "at length: "), strict=True):
+        rows = [
+            {"id": str(i), "prompt": prompt + str(i), "reference": f"r{i}", "output": "x", "f1": float(i)}
+            for i in range(20)
+        ]
+        put_items(run, "mkqa.spa", rows)
+    compare(runs, json=str(tmp_path / "c.json"))
+    base, other = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["scores"]
+    assert (other["p"], other["n"], other["note"]) == (1.0, 20, None)
+
+
+def losses(folder, tokens: list[int], nats: float) -> str:
+    rows = [{"id": str(i), "prompt": None, "output": None, "nats": nats * n, "tokens": n} for i, n in enumerate(tokens)]
+    score = entry(
+        "text_loss", "text_loss", "spa", nats, n=len(rows), signature=f"unit:nats|tokens:{sum(tokens)}|bos:no"
+    )
+    run = make_run(folder, [score])
+    put_items(run, "text_loss.spa", rows)
+    return run
+
+
+def test_losses_need_the_same_tokens(tmp_path, capsys):
+    long = losses(tmp_path / "long", [5, 7, 9, 11, 3, 4, 6, 8], 2.0)
+    first = losses(tmp_path / "first", [5, 7, 9, 11, 3, 4, 6], 2.5)
+    compare([long, first])
+    assert "(the 7 items that all have, of 8, 7)" in capsys.readouterr().out
+    compare([long, losses(tmp_path / "other", [5, 7, 9, 11, 3, 4, 6, 9], 2.5)])
+    assert "(tokens differ: not comparable)" in capsys.readouterr().out
+
+
+def settle(run: str, **more) -> None:
+    path = Path(run) / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | more), encoding="utf-8")
+
+
+def test_how_the_answers_were_made_is_said_above_the_tables(tmp_path, capsys):
+    signature = "nrefs:1|case:mixed|eff:no|tok:{}|smooth:exp|version:2.5.1"
+    runs = []
+    for name, tok, limit, template in (("base", "13a", 64, None), ("trained", "flores200", 128, "llama3")):
+        bleu = entry("flores", "bleu", "spa", 10.0, "eng", signature=signature.format(tok))
+        runs.append(make_run(tmp_path / name, [bleu, *scores(0)]))
+        about = {"prompt": "p", "max_new_tokens": limit, "finish": {"length": limit}}
+        decoding = {"strategy": "greedy", "template": template, "batch_size": limit, "max_samples": None, "seed": limit}
+        decoding |= {"precision": "float32" if template else "bfloat16", "device": "cpu"}
+        parts = {"translation.eng-spa": about, "flores.eng-spa": about}
+        settle(runs[-1], decoding=decoding, parts=parts, versions={"torch": f"2.{limit}", "numpy": "1"})
+    report = compare(
+        runs, markdown=str(tmp_path / "t.md"), latex=str(tmp_path / "t.tex"), json=str(tmp_path / "t.json")
+    )
     said = capsys.readouterr().out
-    assert "MKQA F1 spa: n 20, s:1 (items differ, 15 in common: not comparable)" in said
+    expected = [
+        'template: base none; trained "llama3"',
+        'precision: base "bfloat16"; trained "float32"',
+        'version of torch: base "2.64"; trained "2.128"',
+        "limit of new tokens of translation.eng-spa, flores.eng-spa: base 64; trained 128",
+        'BLEU tokenizer of FLORES-200 eng → spa: base "13a"; trained "flores200"',
+    ]
+    above = said[: said.index("score  ")]
+    assert above.split("\n")[:-2] == [f"differs: {line}" for line in expected]
+    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["differences"] == expected
+    page = Tags(Path(report).read_text(encoding="utf-8"))
+    for text in (page.text, (tmp_path / "t.md").read_text(encoding="utf-8")):
+        assert all(f"Differs: {line}".replace("_", "") in text.replace("_", "") for line in expected)
+    assert r"limit of new tokens of translation.eng-spa" in (tmp_path / "t.tex").read_text(encoding="utf-8")
+    capsys.readouterr()
+    compare([runs[0], runs[0].replace("base", "./base")])
+    assert "differs:" not in capsys.readouterr().out
+
+
+def noisy(seed: int, shift: float) -> list[float]:
+    return (np.random.default_rng(seed).normal(50 + shift, 10, 40)).round(2).tolist()
+
+
+def test_only_what_is_significant_has_a_colour(tmp_path):
+    runs = [
+        item_run(tmp_path / name, {("mkqa", "f1", "spa"): noisy(i, 0), ("xlsum", "rougeL", "spa"): noisy(i, 30 * i)})
+        for i, name in enumerate(("base", "trained"))
+    ]
+    text = Path(compare(runs)).read_text(encoding="utf-8")
+    cells = re.findall(r"<td class='(\w+)'>([^<]*)<sup>([^<]*)</sup>", text)
+    assert [(look, "better" in words or "worse" in words, mark) for look, words, mark in cells] == [
+        ("same", True, ""), ("better", True, "†"),
+    ]  # fmt: skip
+    tiles = re.findall(r"<span class='(better|worse|same)'>", text[text.index("class='tiles'") :])[:2]
+    assert sorted(tiles) == ["better", "same"]
+
+
+def test_holm_corrects_all_marks_of_a_comparison_and_the_legend_says_how_many_are_chance(tmp_path, capsys):
+    shifts = {"f1": 0.0, "em": 4.5, "rougeL": 5.0, "accuracy": 30.0}
+    runs = [
+        item_run(
+            tmp_path / name,
+            {("mkqa", metric, "spa"): noisy(7 * k + i, i * shift) for k, (metric, shift) in enumerate(shifts.items())},
+        )
+        for i, name in enumerate(("base", "trained"))
+    ]
+    for run in runs:  # one predictions file has all four metrics
+        rows = [
+            {"id": str(n), "prompt": f"q{n}", "output": "x"}
+            | {m: noisy(7 * k + (run == runs[1]), (run == runs[1]) * s)[n] for k, (m, s) in enumerate(shifts.items())}
+            for n in range(40)
+        ]
+        put_items(run, "mkqa.spa", rows)
+    paths = {name: tmp_path / f"{name}.json" for name in ("plain", "holm")}
+    compare(runs, json=str(paths["plain"]), csv=str(tmp_path / "c.csv"))
+    assert "4 tests, not corrected: without any difference, chance alone would mark about 0.2." in (
+        " ".join(capsys.readouterr().out.split())
+    )
+    compare(runs, json=str(paths["holm"]), latex=str(tmp_path / "t.tex"), correct="holm")
+    assert "4 tests, p corrected by Holm" in " ".join(capsys.readouterr().out.split())
+    assert "p corrected by Holm" in (tmp_path / "t.tex").read_text(encoding="utf-8")
+    plain, holm = ([s for s in json.loads(p.read_text())["scores"] if s["p"] is not None] for p in paths.values())
+    assert [s["p"] for s in plain] == [s["p"] for s in holm] and len(plain) == 4
+    expected, highest = {}, 0.0
+    for rank, p in enumerate(sorted(s["p"] for s in plain)):
+        highest = max(highest, min(1, (4 - rank) * p))
+        expected[p] = highest
+    assert [s["p_corrected"] for s in holm] == pytest.approx([expected[s["p"]] for s in holm])
+    assert [s["marks"] for s in holm] == ["†" * (expected[s["p"]] < 0.05) for s in holm]
+    assert sum(bool(s["marks"]) for s in holm) < sum(bool(s["marks"]) for s in plain)
+    lines = list(csv.DictReader((tmp_path / "c.csv").open(encoding="utf-8")))
+    everything = json.loads(paths["plain"].read_text())["scores"]
+    assert [{k: "" if v is None else str(v) for k, v in s.items()} for s in everything] == lines
+
+
+def test_ten_systems_take_seconds(tmp_path):
+    """1,012 items, corpus chrF: every p-value against the base and between the best, averages too."""
+    pick = np.random.default_rng(0)
+    words = [f"w{i}" for i in range(400)]
+    reference = [" ".join(pick.choice(words, 20)) for _ in range(1012)]
+    outputs = [[" ".join(pick.permutation(r.split())[:15]) for r in reference] for _ in range(10)]
+    metric = CHRF()
+    langs = ["ces", "dan"]
+    runs = []
+    for k, answers in enumerate(outputs):
+        value = metric.corpus_score(answers, [reference]).score
+        found = [entry("flores", "chrf", lang, value, "eng", 1012, str(metric.get_signature())) for lang in langs]
+        run = make_run(tmp_path / f"s{k}", found)
+        rows = [
+            {"id": str(i), "prompt": "", "output": a, "reference": r}
+            for i, (a, r) in enumerate(zip(answers, reference, strict=True))
+        ]
+        for lang in langs:
+            put_items(run, f"flores.eng-{lang}", rows)
+        runs.append(run)
+    start = time.process_time()
+    compare(runs)
+    assert time.process_time() - start < 30  # sacrebleu's counting of n-grams is most of it
 
 
 def test_predictions_that_do_not_give_the_score_are_named(tmp_path, capsys):
@@ -290,7 +471,8 @@ def test_a_run_alone_beside_the_paper(tmp_path, capsys):
     folder = item_run(tmp_path / "mine", {("mkqa", "f1", lang): [50.0, 40.0] for lang in ("tha", "khm", "eng")})
     report = compare([folder], paper="table11")
     said = " ".join(capsys.readouterr().out.split())
-    assert "SDRRL (paper) 49.44 39.81 44.63 mine 45.00 45.00 45.00" in said
+    assert "SDRRL (paper) 49.44 39.81 44.63 mine 45.00ⁿ 45.00ⁿ 45.00ⁿ" in said
+    assert "ⁿ another number of items" in said
     assert "Published figures of the SDRRL paper's Table 11 (SeaLLM-7B)" in said
     assert "SDRRL (paper)" in Path(report).read_text(encoding="utf-8")
 
@@ -310,8 +492,8 @@ def test_off_target_bars(tmp_path):
             score["value"] *= 100
         path.write_text(json.dumps(results))
     text = Path(compare(runs)).read_text(encoding="utf-8")
-    assert text.count("<div class='rate'>") == 2 and text.count("width:100.00%") == 2
-    assert text.count("width:20.00%") == 2 and "10.0%†" in text
+    assert text.count("<div class='rate'>") == 2 and text.count("width:50.00%") == 2
+    assert text.count("width:10.00%") == 2 and "10.0%†" in text
 
 
 def test_a_picture_with_a_script_is_refused(runs, tmp_path):

@@ -1,5 +1,7 @@
 import json
 import re
+import shutil
+import subprocess
 from io import StringIO
 
 import pytest
@@ -121,11 +123,14 @@ TABLE = Table(
         )
     ],
     ["note #1"],
+    ["n 9, a|b"],
 )
 
 
 def test_markdown():
     assert markdown([TABLE], "p < 0.05").split("\n") == [
+        '<a id="tab:t-1-50"></a>',
+        "",
         r"**T\_1 \| 50%**",
         "",
         "|  | CES | AVG. |",
@@ -136,6 +141,8 @@ def test_markdown():
         r"| \<x\> | **2.0**†‡ | <u>3.0</u> |",
         "",
         "note #1",
+        "",
+        r"n 9, a\|b",
         "",
         r"p \< 0.05",
         "",
@@ -148,7 +155,8 @@ def test_latex_is_balanced_and_escaped():
     assert all(len(re.findall(r"(?<!\\)&", line)) == 2 for line in body) and len(body) == 4
     assert r"a\&b & 1.0 & -- \\" in body
     assert r"\textless{}x\textgreater{} & \textbf{2.0}$^\dagger$$^\ddagger$ & \underline{3.0} \\" in body
-    assert r"T\_1 | 50\%. note \#1 p \textless{} 0.05" in text
+    assert r"\caption{T\_1 \textbar{}\allowbreak{} 50\%. p \textless{} 0.05}" in text  # in OT1 a bare | is a dash
+    assert r"\label{tab:t-1-50}" in text and r"note \#1 \par n 9, a\textbar{}\allowbreak{}b" in text
     for name in ("table*", "tabular"):
         assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
     assert len(re.findall(r"(?<!\\){", text)) == len(re.findall(r"(?<!\\)}", text))
@@ -170,3 +178,54 @@ def test_the_data_are_plain(tmp_path):
         json.dumps(ALL[3])[:12]
         and sum(len(v) for d in ALL.values() for b in d["blocks"] for v in b["rows"].values()) == 978
     )
+
+
+def test_what_the_run_has_nothing_of_is_left_out_and_what_stands_on_something_else_is_marked():
+    def scored(value, n, signature):
+        return {"value": value, "n": n, "signature": signature}
+
+    official = "nrefs:1|case:mixed|eff:no|tok:flores200|smooth:exp|version:2.5.1"
+    scores = {
+        ("flores", "bleu", "eng", "ind", None): scored(30.0, 1012, official),
+        ("flores", "bleu", "eng", "jpn", None): scored(31.0, 1012, official.replace("flores200", "char")),
+        ("flores", "bleu", "eng", "kor", None): scored(32.0, 100, official.replace("flores200", "13a")),
+    }
+    (table,) = published.beside([Run("ours", [], "m", scores)], "table3")
+    (block,) = table.blocks  # no COMET, nothing into English
+    assert table.columns == ["IND", "JPN", "KOR"] and "English → X" in block.name and "BLEU" in block.name
+    assert [(c.text, c.marks) for c in block.rows[0][1]] == [("30.00", ""), ("31.00", "ᵗ"), ("32.00", "ᵗⁿ")]
+    assert all(len(cells) == 3 and not any(c.marks for c in cells) for _, cells in block.published)
+    assert any("left out: " in note and "POR" in note and "AVG." in note for note in table.notes)
+    assert any("ᵗ another BLEU tokenizer" in note for note in table.notes)
+    assert not any(note.startswith("ˢ") for note in table.notes)
+    shots = {("belebele", "accuracy", None, "ind", None): scored(40.0, 900, "mode:likelihood|shots:5|prompt:official")}
+    (table,) = published.beside([Run("ours", [], "m", shots)], "table2")
+    assert [c.marks for c in table.blocks[0].rows[0][1]] == ["ˢ"]
+    assert r"40.00$^{\mathrm{s}}$" in latex([table], "")
+    with pytest.raises(UserError, match="--paper table11: the runs have no score of it; evaluate"):
+        published.beside([Run("ours", [], "m", shots)], "table11")
+    data, ours = ALL[3], Run("ours", [], "m", scores)
+    assert len(data["columns"]) > 3 and len(published.beside([ours, run("none", {})], "table3")[0].blocks[0].rows) == 1
+
+
+@pytest.mark.slow
+def test_latex_compiles(tmp_path):
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex is missing: apt-get install texlive-latex-base texlive-latex-recommended")
+    awkward = Table(
+        "100% of a_b & c # $ ~ ^ \\ {x}",
+        ["É|", "AVG."],
+        [Block("chrF ↑, English → X", [("<a>", [Cell("1.0", 1, "†‡"), Cell("2.0", 2, "ᵗⁿˢ")])])],
+        ["a note: “…” -- <>"],
+        ["n 1012, nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.5.1"] * 3,
+    )
+    wide = Table("wide", [f"L{i:02}" for i in range(30)], [Block("b", [("one", [Cell("12.34")] * 30)])])
+    text = latex([TABLE, awkward, wide, wide], "† two-sided p < 0.05", ['template: a none; b "x\\n{prompt}"'])
+    assert len(set(re.findall(r"\\label\{(.*?)\}", text))) == 4
+    (tmp_path / "t.tex").write_text(text, encoding="utf-8")
+    head = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}\begin{document}"
+    (tmp_path / "d.tex").write_text(head + "\n\\input{t}\n\\ref{tab:wide}\\end{document}\n", encoding="utf-8")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "d.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout and (tmp_path / "d.pdf").stat().st_size > 5000

@@ -1,9 +1,13 @@
 """BLEU and chrF by sacrebleu (Post 2018; Popović 2015), with its signatures."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from sdrrl_eval.metrics.score import Score, interval
+import numpy as np
+
+from sdrrl_eval.metrics.score import Score, score_of
+from sdrrl_eval.resampling import Statistics
 from sdrrl_factory.errors import UserError
 
 # 13a divides words at spaces; these scripts have none, or glue particles to words.
@@ -70,7 +74,51 @@ def sentence_chrf(output: str, reference: str) -> float:
 
 def _score(metric, outputs: Sequence[str], references: Sequence[str], seed: int) -> Score:
     value = metric.corpus_score(outputs, [references]).score
-    # sacrebleu's own bootstrap (`--confidence`) stands on these two methods as well.
-    stats = metric._extract_corpus_statistics(outputs, [references])
-    ci95 = interval(stats, lambda sums: metric._compute_score_from_stats(sums).score, seed)
-    return Score(value, ci95, str(metric.get_signature()))
+    found = score_of(statistics(metric, outputs, references), str(metric.get_signature()), seed)
+    return Score(value, found.ci95, found.signature)
+
+
+def statistics(metric, outputs: Sequence[str], references: Sequence[str] | None) -> Statistics:
+    """What sacrebleu's `metric` computes a corpus score from; its own significance tests stand on the same table.
+
+    references: None where `metric` was made with them, which then counts their n-grams once for many systems.
+    Raises ValueError for settings of the metric that `sdrrl eval` does not use.
+    """
+    from sacrebleu.metrics import BLEU
+
+    given = None if references is None else [references]
+    table = np.asarray(metric._extract_corpus_statistics(outputs, given), dtype=np.float64)
+    names = tuple(range(len(table)))
+    if isinstance(metric, BLEU):
+        if (metric.smooth_method, metric.effective_order, metric.max_ngram_order) != ("exp", False, 4):
+            raise ValueError("BLEU is resampled with smooth:exp and eff:no alone")
+        return Statistics(table, _bleu_of_sums, names)
+    if metric.eps_smoothing:
+        raise ValueError("chrF is resampled with eff:yes alone")
+    return Statistics(table, partial(_chrf_of_sums, metric.beta**2), names)
+
+
+def _bleu_of_sums(sums: np.ndarray) -> np.ndarray:
+    """sacrebleu's `compute_bleu` of many corpora at once; sums: output and reference length, matches and n-grams of
+    orders 1 to 4."""
+    length, reference, right, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The k-th order without a match counts as 1 / 2**k of one.
+        missing = np.cumsum(right <= 0, axis=-1)
+        precision = np.where(right > 0, right, 0.5**missing) / total
+        brevity = np.where(length < reference, np.exp(1 - reference / length), 1.0)
+        score = 100 * brevity * np.exp(np.log(precision).mean(-1))
+    scored = (right > 0).any(-1) & (total > 0).all(-1) & (length > 0)
+    return np.where(scored, score, 0.0)
+
+
+def _chrf_of_sums(factor: float, sums: np.ndarray) -> np.ndarray:
+    """sacrebleu's `CHRF._compute_f_score` of many corpora at once; sums: n-grams of output and reference, matches, of
+    each order; factor: beta squared."""
+    output, reference, right = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
+    counted = (output > 0) & (reference > 0)
+    orders = np.maximum(counted.sum(-1), 1)
+    precision = np.where(counted, right / np.where(counted, output, 1), 0).sum(-1) / orders
+    recall = np.where(counted, right / np.where(counted, reference, 1), 0).sum(-1) / orders
+    below = factor * precision + recall
+    return np.where(below > 0, 100 * (1 + factor) * precision * recall / np.where(below > 0, below, 1), 0.0)

@@ -1,0 +1,237 @@
+"""How much of a score may be chance: 95% intervals of one system, p-values of two on the same items, many at once.
+
+One resampler and one seed for `sdrrl eval` and `sdrrl compare`. The methods were chosen by simulation, which
+benchmarks/significance.py repeats and docs/evaluation.md reports:
+
+- p-values: approximate randomisation (Noreen 1989; Riezler and Maxwell 2005), two-sided. If the systems are the same,
+  each item's two answers could as well be swapped; the p-value is how often random swaps make so large a difference.
+  It needs no assumption on the score, hence serves means and corpus scores alike. Of right/wrong items the swaps have a
+  closed form, the exact test of McNemar (1947). The p-value of `sacrebleu --paired-bs` is of one tail where the
+  difference is clear: twice as many differences are marked as the level says.
+- intervals: the bootstrap-t (Efron 1979; Hall 1988, "percentile-t"), as percentiles of the resamples cover too seldom
+  below 30 items. Rates have Wilson's interval (1927), modified near 0 and 100% by Brown, Cai and DasGupta (2001).
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+
+import numpy as np
+
+SEED, LEVEL = 42, 0.05
+RESAMPLES = 1000  # of an interval
+PERMUTATIONS = 10_000  # as sacrebleu's `--paired-ar`; a multiple of 8
+# The smallest number of items of which all in one system's favour are significant: 2 / 2**6 = 0.031.
+MIN_ITEMS = next(n for n in count(1) if 2 / 2**n < LEVEL)
+_ENUMERATED = 13  # so many items have fewer swaps than PERMUTATIONS: all are tried
+_Z = 1.959963984540054  # the normal distribution's 97.5% point
+# Student's t, the 97.5% point of 1, 2, ... degrees of freedom: fewer than 8 items are too few to resample.
+_STUDENT = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469)
+# The mean of a Poisson count that is 0, 1, 2, 3 or more with probability 0.05 (Brown, Cai and DasGupta 2001, 4.1.1).
+_POISSON = (0.0, 0.05129329, 0.35536151, 0.81769145)
+_BLOCK = 4_000_000  # numbers in memory at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What a system's score is computed from, item by item.
+
+    table: (items, statistics) float64; value: scores sums of its rows, (..., statistics) -> (...).
+    items: their names, the same in every system; parallel items of several languages share a name.
+    bounds: between which the score must lie. rate: whether an item is right (100) or wrong (0), and no more.
+    """
+
+    table: np.ndarray
+    value: Callable[[np.ndarray], np.ndarray]
+    items: tuple[Hashable, ...]
+    bounds: tuple[float, float] = (0.0, 100.0)
+    rate: bool = False
+
+    def total(self) -> float:
+        return float(self.value(self.table.sum(0)))
+
+    def only(self, items: Sequence[Hashable]) -> "Statistics":
+        """Of these items, in their order."""
+        place = {item: i for i, item in enumerate(self.items)}
+        table = self.table[[place[item] for item in items]]
+        return Statistics(table, self.value, tuple(items), self.bounds, self.rate)
+
+
+def ratio(
+    pairs: Sequence[tuple[float, float]],
+    items: Sequence[Hashable] | None = None,
+    scale: float = 1.0,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Statistics:
+    """`scale` * the sum of the first numbers / the sum of the second: a mean over items, or a loss a token."""
+    table = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        return scale * sums[..., 0] / np.where(sums[..., 1], sums[..., 1], 1)
+
+    rate = bounds == (0.0, 100.0) and bool(np.isin(scale * table[:, 0], (0, 100)).all() and (table[:, 1] == 1).all())
+    return Statistics(table, value, tuple(range(len(table)) if items is None else items), bounds, rate)
+
+
+def interval(parts: Sequence[Statistics], seed: int = SEED) -> tuple[float, float]:
+    """The 95% interval of a score, or of the mean of several (an average over languages).
+
+    Items of one name are drawn together in all parts, as a hard question is hard in every language.
+    """
+    names = {item: i for i, item in enumerate(dict.fromkeys(item for part in parts for item in part.items))}
+    places = [np.array([names[item] for item in part.items]) for part in parts]
+    score, bounds = float(np.mean([part.total() for part in parts])), parts[0].bounds
+    error = _standard_error(parts, places, len(names))
+    if all(part.rate for part in parts) or (not error and math.isfinite(bounds[1])):
+        share = min(max(score / 100, 0.0), 1.0)
+        # So many independent items have this standard error; of a single rate, its own number of items.
+        size = 1 + share * (1 - share) / (error / 100) ** 2 if error else len(names)
+        low, high = wilson(share * size, size)
+        return 100 * low, 100 * high
+    if len(names) - 2 < len(_STUDENT):
+        point = _STUDENT[max(len(names), 2) - 2]
+        low, high = score - point * error, score + point * error
+    else:
+        points = _studentised(parts, places, len(names), score, seed)
+        low, high = (score - error * point for point in np.quantile(points, [0.975, 0.025]))
+    return max(low, bounds[0]), min(high, bounds[1])
+
+
+def _standard_error(parts: Sequence[Statistics], places: Sequence[np.ndarray], names: int) -> float:
+    """The jackknife's (Tukey 1958): how much the score changes as each item is left out."""
+    changes = np.zeros(names)
+    for part, place in zip(parts, places, strict=True):
+        n = len(part.items)
+        without = part.value(part.table.sum(0) - part.table)
+        changes[place] += (without.mean() - without) * math.sqrt((n - 1) / n) / len(parts)
+    error = float(np.sqrt((changes**2).sum()))
+    return error if error > 1e-9 else 0.0
+
+
+def _studentised(
+    parts: Sequence[Statistics], places: Sequence[np.ndarray], names: int, score: float, seed: int
+) -> np.ndarray:
+    """Each resample's (score - `score`) / its own standard error, those that have one.
+
+    That error is the linear one: an item's share in it is the score's derivative along the item's statistics.
+    """
+    random, points = np.random.default_rng(seed), []
+    block = max(1, _BLOCK // names)
+    for start in range(0, RESAMPLES, block):
+        size = min(block, RESAMPLES - start)
+        drawn = random.integers(0, names, (size, names)) + names * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * names).reshape(size, names).astype(np.float64)
+        found, changes = np.zeros(size), np.zeros((size, names))
+        for part, place in zip(parts, places, strict=True):
+            own = times[:, place]
+            sums, n = own @ part.table, np.maximum(own.sum(1), 1)
+            slopes = _slopes(part.value, sums)
+            share = slopes @ part.table.T - ((slopes * sums).sum(1) / n)[:, None]
+            changes[:, place] += share / len(parts)
+            found += part.value(sums) / len(parts)
+        errors = np.sqrt((times * changes**2).sum(1) * names / (names - 1))
+        has_error = errors > 1e-9
+        points.append((found - score)[has_error] / errors[has_error])
+    return np.concatenate(points)
+
+
+def _slopes(value: Callable[[np.ndarray], np.ndarray], sums: np.ndarray) -> np.ndarray:
+    """The derivatives of `value` by each statistic, as central differences."""
+    slopes = np.empty_like(sums)
+    for i in range(sums.shape[1]):
+        step = np.zeros_like(sums)
+        step[:, i] = 1e-5 * (np.abs(sums[:, i]) + 1)
+        slopes[:, i] = (value(sums + step) - value(sums - step)) / (2 * step[:, i])
+    return slopes
+
+
+def wilson(right: float, items: float) -> tuple[float, float]:
+    """The 95% interval of a share, in [0, 1].
+
+    Wilson's own covers a share of 5% in 10 items 91 times in 100, as its lower end stands too high where few items are
+    right; there it is the Poisson distribution's.
+    """
+    share, square = right / items, _Z**2
+    middle = (share + square / (2 * items)) / (1 + square / items)
+    half = _Z / (1 + square / items) * math.sqrt(share * (1 - share) / items + square / (4 * items**2))
+    low, high, few = middle - half, middle + half, 2 if items <= 50 else 3
+    if right <= few:
+        low = np.interp(right, range(4), _POISSON) / items
+    if items - right <= few:
+        high = 1 - np.interp(items - right, range(4), _POISSON) / items
+    return max(float(low), 0.0), min(float(high), 1.0)
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """The exact two-sided p-value of `won` items that only one system has right and `lost` that only the other has."""
+    differ = won + lost
+    tail = sum(math.comb(differ, k) for k in range(min(won, lost) + 1))
+    return min(1.0, 2 * tail / 2**differ)
+
+
+def exact_p(one: Statistics, other: Statistics) -> float | None:
+    """The p-value over all swaps of a single score's items, where they can be counted; None where they are too many."""
+    gaps = one.value(one.table) - other.value(other.table)
+    sizes = np.unique(np.abs(gaps).round(9))
+    # Means of differences of one size: swaps are tosses of a coin.
+    if len(sizes[sizes > 0]) <= 1 and (one.table[:, 1:] == 1).all() and one.table.shape[1] == 2:
+        return mcnemar(int((gaps > 1e-9).sum()), int((gaps < -1e-9).sum()))
+    if len(one.items) > _ENUMERATED:
+        return None
+    swaps = (np.arange(2 ** len(one.items))[None] >> np.arange(len(one.items))[:, None] & 1).astype(np.uint8)
+    return float(_extreme(one.total() - other.total(), _swapped(one, other, swaps)).mean())
+
+
+def random_p(difference: float, swapped: np.ndarray) -> float:
+    """The p-value of `difference` among those of random swaps; it counts as one of them (Phipson and Smyth 2010)."""
+    return (1 + int(_extreme(difference, swapped).sum())) / (1 + len(swapped))
+
+
+def _extreme(difference: float, swapped: np.ndarray) -> np.ndarray:
+    return np.abs(swapped) >= abs(difference) - 1e-9  # sums in another order round otherwise
+
+
+def differences(one: Statistics, other: Statistics) -> np.ndarray:
+    """(PERMUTATIONS,): the difference of the two scores after each of the random swaps."""
+    return _swapped(one, other, _swaps(one.items))
+
+
+def _swapped(one: Statistics, other: Statistics, swaps: np.ndarray) -> np.ndarray:
+    """swaps: (items, permutations) of 0 and 1."""
+    totals = one.table.sum(0), other.table.sum(0)
+    gaps, found = other.table - one.table, []
+    block = max(1, _BLOCK // len(gaps))
+    for start in range(0, swaps.shape[1], block):
+        moved = swaps[:, start : start + block].T.astype(np.float64) @ gaps
+        found.append(one.value(totals[0] + moved) - other.value(totals[1] - moved))
+    return np.concatenate(found)
+
+
+@lru_cache(maxsize=4)
+def _swaps(items: tuple[Hashable, ...]) -> np.ndarray:
+    """(items, PERMUTATIONS) of 0 and 1, drawn for each item by its name.
+
+    So parallel items are swapped together in all languages, and an average's differences are the mean of its scores'.
+    """
+    return np.stack([_coins(item) for item in items])
+
+
+@lru_cache(maxsize=8192)
+def _coins(item: Hashable) -> np.ndarray:
+    tossed = hashlib.shake_256(f"{SEED} {item!r}".encode()).digest(PERMUTATIONS // 8)
+    return np.unpackbits(np.frombuffer(tossed, dtype=np.uint8))
+
+
+def holm(values: Sequence[float]) -> dict[float, float]:
+    """Each p-value of a family of tests -> the corrected one (Holm 1979).
+
+    Marks at the 5% level of these are all right in 95 of 100 families, whatever depends on what.
+    """
+    corrected, highest = {}, 0.0
+    for rank, p in enumerate(sorted(values)):
+        highest = max(highest, min(1.0, (len(values) - rank) * p))
+        corrected.setdefault(p, highest)
+    return corrected
