@@ -78,11 +78,12 @@ def test_every_planted_leak_is_found_behind_a_prompt(code, leak):
         ("Don't go there today", "dont go there today", [EXACT]),
         ("Ice on a lake will float", "nice on a lake will float", [NEAR]),  # it begins inside a word
         ("t go there today now", "Don't go there today now", [NEAR]),
-        ("We saw him at an old inn", "We saw him at an cosy inn", [NEAR]),  # one word of seven, 4 letters of 18
-        ("We saw him at an old inn", "We saw her at an cosy inn", []),
+        ("We saw him at an old inn", "We saw him at an grim inn", [NEAR]),  # one word of seven, 4 letters of 18
+        ("We saw him at an old inn", "We saw her at an grim inn", []),
         ("We met him at the inn", "We met Johnson at the inn", []),  # one word of six
         ("Łódź und Straße, öd İ", "lodz und strasse od i", [EXACT]),
         (JAPANESE, JAPANESE, [EXACT]),
+        (JAPANESE, f"Translate{JAPANESE[:-1]}now", [EXACT]),  # between letters of another script too
         (JAPANESE, f"次の文を訳してください。{JAPANESE[:-1]}と思う", [EXACT]),
         (JAPANESE, unicodedata.normalize("NFD", " ".join(JAPANESE)), [EXACT]),
         (JAPANESE, JAPANESE.replace("夕方", "午後"), [NEAR]),
@@ -104,6 +105,12 @@ def test_a_hyphen_less_is_exact_wherever_it_stood():
     """Also where the window that the text is looked for by starts behind the hyphen: another text has the first."""
     index = Index(["Non-operational units stood idle.", "Non-operative parts were sold."])
     assert [(m.text, m.kind) for m in index.matches(["The nonoperational units stood idle."])] == [(0, EXACT)]
+
+
+def test_a_copy_that_begins_inside_a_word_is_near():
+    """Also where it is looked for by a later window, since another text has the first."""
+    index = Index(["Ice on a lake will float", "Ice on a lamp"])
+    assert [(m.text, m.kind) for m in index.matches(["nice on a lake will float"])] == [(0, NEAR)]
 
 
 def test_a_copy_over_two_rows_is_none():
