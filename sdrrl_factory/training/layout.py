@@ -10,6 +10,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch.nn.modules.conv import _ConvNd
@@ -24,6 +25,7 @@ SEES = {"attention_mask", "cache_params", "layer_past", "past_key_value", "past_
 # Keys of a configuration by which a token's index in its row counts (Llama 4), or a position has several numbers
 # (Qwen2-VL), from which transformers makes no mask.
 BY_INDEX = re.compile(r"attention_chunk|temperature_tuning|mrope_section")
+MAKES_MASK = re.compile(r"(create|update|prepare|make|build|expand)_\w*mask")
 
 
 # --- what is refused
@@ -86,9 +88,13 @@ def find_obstacle(model) -> str | None:
     for key, value in _keys(config.to_dict()):
         if value and BY_INDEX.search(key):
             return key
-    masks = {name for name in _names(decoder.forward) if re.fullmatch(r"create_\w*masks?(_\w+)?", name)}
+    # Around the decoder of a vision-language model others may make the mask.
+    around = [module for module in base.modules() if any(part is decoder for part in module.modules())]
+    masks = {name for module in around for name in _names(module.forward) if MAKES_MASK.search(name)}
     if not masks or masks - MASKS:
         return ", ".join(sorted(masks - MASKS)) or "a mask of its own"
+    if not _masks_by_position(decoder.forward):
+        return "a mask without positions"
     return next(filter(None, map(_find_mixing, decoder.modules())), None) if _layers(decoder) else "no layers"
 
 
@@ -100,6 +106,9 @@ def _find_mixing(module) -> str | None:
     takes = set(inspect.signature(inspect.unwrap(module.forward)).parameters)
     if not takes & SEES or "ALL_ATTENTION_FUNCTIONS" in _names(module.forward):
         return None
+    # An attention whose forward somebody replaced is not the one its class describes.
+    if "ALL_ATTENTION_FUNCTIONS" in _names(type(module).forward):
+        return name
     # A layer, or the decoder: it hands the mask on, and computes with no parameter of its own.
     owns = dict(module.named_parameters(recurse=False))
     return name if owns or not any(True for _ in module.children()) else None
@@ -109,15 +118,27 @@ def _layers(decoder) -> bool:
     return any("ALL_ATTENTION_FUNCTIONS" in _names(module.forward) for module in decoder.modules())
 
 
+def _masks_by_position(forward: Callable) -> bool:
+    """Whether positions are among the arguments of the mask: GPT-OSS in transformers 4.57 leaves them out.
+
+    The names of keywords are constants of the code, all those of a call in one tuple; and those of a dictionary.
+    """
+    keywords = [set(names) for code in _codes(forward) for names in code.co_consts if isinstance(names, tuple)]
+    calls = [names for names in keywords if {"config", "attention_mask"} <= names]
+    return bool(calls) and all("position_ids" in names for names in calls)
+
+
 def _names(function: Callable) -> set[str]:
     """The global names and attributes that a function's code reads, those inside of it included."""
-    codes, names = [getattr(inspect.unwrap(function), "__code__", None)], set()
-    while codes:
-        code = codes.pop()
-        if code is not None:
-            names.update(code.co_names)
-            codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
-    return names
+    return {name for code in _codes(function) for name in code.co_names}
+
+
+def _codes(function: Callable) -> list:
+    """The code of a function, and of those inside of it; none of what is not written in Python."""
+    codes = [code for code in [getattr(inspect.unwrap(function), "__code__", None)] if code is not None]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
+    return codes
 
 
 def _keys(values: dict) -> Iterator[tuple[str, object]]:
@@ -131,9 +152,42 @@ def _keys(values: dict) -> Iterator[tuple[str, object]]:
 # --- whether samples may be joined: a trial
 
 
+class Trial(NamedTuple):
+    """How far logits are from those of each sample alone, as shares of the logits' spread; NaN where there is none.
+
+    joined, padded: the samples in one row, and padded; None where not tried. rounding: what it may add up to.
+    """
+
+    joined: float | None
+    padded: float
+    rounding: float
+
+    @property
+    def bound(self) -> float:
+        """A leak moves the logits of a trained model by about their spread.
+
+        Rounding moves them a little in each layer, and more where it chooses another expert: as in the padded batch.
+        """
+        return max(4 * self.padded, self.rounding)
+
+
 def may_join(model) -> bool:
-    """Whether samples joined in one row stay apart in this model; every rank must call it at the same time."""
-    return find_obstacle(model) is None and _measure_leak(model) <= 1
+    """Whether samples joined in one row stay apart in this model; every rank must call it at the same time.
+
+    Raises UserError where not even those of a padded batch do.
+    """
+    joins = find_obstacle(model) is None
+    try:
+        trial = _try_batch(model, joins)
+    except (AttributeError, TypeError, ValueError):  # a model that cannot do without images
+        return False
+    # Far more than rounding may make of it: CPM-Ant takes the padding for text.
+    if trial.padded > (1e-3 if trial.rounding < 1e-4 else 0.3):
+        raise UserError(
+            f"{type(bare(model)).__name__}: a sample changes with the batch it is in; take"
+            " per_device_train_batch_size: 1, or train unweighted with SDRRL_FACTORY_DISABLE=1"
+        )
+    return joins and trial.joined <= trial.bound
 
 
 def check_joined(model) -> None:
@@ -142,31 +196,33 @@ def check_joined(model) -> None:
     A gate that begins at zero hides a leak from the first trial: to be called again after some steps. Every rank must
     call it at the same time.
     """
-    leak = _measure_leak(model)
-    if leak > 1:  # not so for NaN: a model that diverged says nothing
+    trial = _try_batch(model, joins=True)
+    if trial.joined > trial.bound:  # not so for NaN: a model that diverged says nothing
         raise UserError(
-            f"{type(bare(model)).__name__}: the samples of a batch joined in one row reach each other ({leak:.1f} times"
-            " what rounding explains); please report it, and train unweighted with SDRRL_FACTORY_DISABLE=1"
+            f"{type(bare(model)).__name__}: the samples of a batch joined in one row reach each other (by"
+            f" {trial.joined:.1g} of the logits' spread); please report it, and train unweighted with"
+            " SDRRL_FACTORY_DISABLE=1"
         )
 
 
-def _measure_leak(model) -> float:
-    """How far the logits of joined samples are from those of each sample alone, over what rounding explains.
-
-    Rounding is measured too: the same samples padded, which is exact. NaN where logits are not finite or all the same.
-    """
+def _try_batch(model, joins: bool) -> Trial:
+    """Three samples joined (if `joins`) and padded, beside each of them alone."""
     base = bare(model)
     samples = _draw_samples(base)
     with _at_rest(model, base.device), _precision_of(base) as dtypes, torch.no_grad():
         alone = torch.cat([_logits(model, [sample], joined=False) for sample in samples])
-        joined = _logits(model, samples, joined=True)
         padded = _logits(model, samples, joined=False)
+        joined = _logits(model, samples, joined=True) if joins else None
     # Of the middle logits: some models set those of image tokens to the least number.
     spread = (alone - alone.median(dim=1, keepdim=True).values).abs().median()
-    off = [((other - alone).square().mean(dim=1).sqrt().mean() / spread).item() for other in (joined, padded)]
-    # Half a hundred layers add up; where experts are chosen, rounding may choose another.
-    rounding = 64 * max(torch.finfo(dtype).eps for dtype in dtypes)
-    return off[0] / max(4 * off[1], rounding)
+
+    def distance(logits) -> float:
+        return ((logits - alone).square().mean(dim=1).sqrt().mean() / spread).item()
+
+    eps = max(torch.finfo(dtype).eps for dtype in dtypes)
+    if base.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
+        eps = max(eps, 2**-10)
+    return Trial(None if joined is None else distance(joined), distance(padded), 32 * eps)
 
 
 def _draw_samples(base) -> list[torch.Tensor]:
@@ -206,8 +262,11 @@ def _logits(model, samples: list[torch.Tensor], joined: bool) -> torch.Tensor:
             "input_ids": padding(samples, padding_value=int(samples[0][0])),
             "attention_mask": padding([torch.ones_like(sample) for sample in samples]),
         }
-    device = bare(model).device
-    logits = model(**{key: value.to(device) for key, value in inputs.items()}, use_cache=False).logits.float()
+    base = bare(model)
+    inputs = {key: value.to(base.device) for key, value in inputs.items()}
+    if "use_cache" in accepts(type(base)):
+        inputs["use_cache"] = False
+    logits = model(**inputs).logits.float()
     if joined:
         return logits[0]
     return logits[torch.arange(len(samples)).repeat_interleave(6), kept]
@@ -215,9 +274,10 @@ def _logits(model, samples: list[torch.Tensor], joined: bool) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _at_rest(model, device) -> Iterator[None]:
-    """Without dropout and noise; afterwards each module's mode and the random numbers are as they were."""
+    """Without dropout and noise; afterwards each module's mode and state, and the random numbers, are as they were."""
     # Mode by mode: parts may be frozen in evaluation, and some do more than that when their mode is set.
     modes = [(module, module.training) for module in model.modules()]
+    states = [(module, dict(vars(module)), dict(module._buffers)) for module, _ in modes]
     devices = [] if device.type == "cpu" else [device]
     kind = {} if device.type == "cpu" else {"device_type": device.type}
     with torch.random.fork_rng(devices, **kind):
@@ -228,6 +288,15 @@ def _at_rest(model, device) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
+            # RecurrentGemma keeps its state for the next batch; rotary embeddings may change with the length.
+            for module, state, buffers in states:
+                kept = [key for key, value in vars(module).items() if torch.is_tensor(value)]
+                for key in kept:
+                    if key in state:
+                        setattr(module, key, state[key])
+                    else:
+                        delattr(module, key)
+                module._buffers.update(buffers)
 
 
 @contextlib.contextmanager

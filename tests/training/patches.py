@@ -58,3 +58,18 @@ def generate_between() -> None:
         self.add_callback(Generating())
 
     Trainer.__init__ = __init__
+
+
+def measure_noise() -> None:
+    """Prints the shape of each training batch's embeddings, and the deviation of NEFTune's noise on them."""
+    import transformers.trainer
+
+    stock = transformers.trainer.neftune_post_forward_hook
+
+    def hook(module, args, output):
+        noisy = stock(module, args, output)
+        if module.training:
+            print("noise:", *output.shape, (noisy - output).std().item())
+        return noisy
+
+    transformers.trainer.neftune_post_forward_hook = hook
