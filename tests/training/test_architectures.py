@@ -1,5 +1,7 @@
 """Every causal architecture of the installed transformers: no sample of a batch sees another, in the layout it gets."""
 
+import re
+
 import pytest
 import torch
 from transformers import CONFIG_MAPPING
@@ -10,6 +12,7 @@ from sdrrl_factory.training.collator import describe
 from sdrrl_factory.training.head import find_head
 from sdrrl_factory.training.layout import check_model, find_obstacle, layout_for, may_join
 from sdrrl_factory.training.loss import batch_loss
+from tests.conftest import ROOT
 from tests.training.tiny_models import VOCABULARY, build
 
 LENGTHS, PROMPTS = (17, 9, 26, 13), (6, 4, 20, 2)
@@ -167,3 +170,16 @@ def test_each_sample_is_computed_as_if_alone(cell, noise):
     change = differentiate(model, loss.total)
     torch.testing.assert_close(loss.samples, losses, rtol=1e-5, atol=0)
     assert (change - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_the_docs_name_those_that_are_joined():
+    joined = {False: set(), True: set()}
+    for cell, (model_class, model_type) in CELLS.items():
+        if cell.split()[0] in SKIPPED or model_type in REFUSED:
+            continue
+        model = build(model_class, CONFIG_MAPPING[model_type], 0, CHANGES.get(model_type))
+        if find_obstacle(model) is None:
+            joined["with images" in cell].add(cell.split()[0])
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    text, images = re.search(r"Joined, in transformers [\d.]+: (.*?)\.\n.*?alone: (.*?)\.\n", page, re.S).groups()
+    assert [set(re.split(r",\s+", names)) for names in (text, images)] == [joined[False], joined[True]]
