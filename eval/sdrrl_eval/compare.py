@@ -112,7 +112,8 @@ def _legend(tests: int, correct: str | None) -> str:
         f"{resampling.PERMUTATIONS:,} permutations, seed {resampling.SEED})."
     )
     if correct:
-        return f"{marks} {tests} tests, p corrected by Holm: of 100 such tables without any difference, 5 have a mark."
+        chance = "of 100 comparisons without any difference, at most 5 have a mark."
+        return f"{marks} {tests} tests, p corrected by Holm: {chance}"
     chance = f"{tests * resampling.LEVEL:.1f}"
     return f"{marks} {tests} tests, not corrected: without any difference, chance alone would mark about {chance}."
 

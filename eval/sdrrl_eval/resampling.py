@@ -18,9 +18,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from typing import Any
 
-import numpy as np
-
+Array = Any  # of numpy, which is imported where it computes: a recipe is read and checked without
 SEED, LEVEL = 42, 0.05
 RESAMPLES = 1000  # of an interval
 PERMUTATIONS = 10_000  # as sacrebleu's `--paired-ar`; a multiple of 8
@@ -44,8 +44,8 @@ class Statistics:
     bounds: between which the score must lie. rate: whether an item is right (100) or wrong (0), and no more.
     """
 
-    table: np.ndarray
-    value: Callable[[np.ndarray], np.ndarray]
+    table: Array
+    value: Callable[[Array], Array]
     items: tuple[Hashable, ...]
     bounds: tuple[float, float] = (0.0, 100.0)
     rate: bool = False
@@ -67,9 +67,11 @@ def ratio(
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Statistics:
     """`scale` * the sum of the first numbers / the sum of the second: a mean over items, or a loss a token."""
+    import numpy as np
+
     table = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
 
-    def value(sums: np.ndarray) -> np.ndarray:
+    def value(sums: Array) -> Array:
         return scale * sums[..., 0] / np.where(sums[..., 1], sums[..., 1], 1)
 
     rate = bounds == (0.0, 100.0) and bool(np.isin(scale * table[:, 0], (0, 100)).all() and (table[:, 1] == 1).all())
@@ -81,14 +83,17 @@ def interval(parts: Sequence[Statistics], seed: int = SEED) -> tuple[float, floa
 
     Items of one name are drawn together in all parts, as a hard question is hard in every language.
     """
+    import numpy as np
+
     names = {item: i for i, item in enumerate(dict.fromkeys(item for part in parts for item in part.items))}
     places = [np.array([names[item] for item in part.items]) for part in parts]
     score, bounds = float(np.mean([part.total() for part in parts])), parts[0].bounds
     error = _standard_error(parts, places, len(names))
     if all(part.rate for part in parts) or (not error and math.isfinite(bounds[1])):
         share = min(max(score / 100, 0.0), 1.0)
-        # So many independent items have this standard error; of a single rate, its own number of items.
-        size = 1 + share * (1 - share) / (error / 100) ** 2 if error else len(names)
+        # An average of rates has the interval of so many items as have its standard error.
+        alone = len(parts) == 1 or not error
+        size = len(names) if alone else 1 + share * (1 - share) / (error / 100) ** 2
         low, high = wilson(share * size, size)
         return 100 * low, 100 * high
     if len(names) - 2 < len(_STUDENT):
@@ -100,8 +105,10 @@ def interval(parts: Sequence[Statistics], seed: int = SEED) -> tuple[float, floa
     return max(low, bounds[0]), min(high, bounds[1])
 
 
-def _standard_error(parts: Sequence[Statistics], places: Sequence[np.ndarray], names: int) -> float:
+def _standard_error(parts: Sequence[Statistics], places: Sequence[Array], names: int) -> float:
     """The jackknife's (Tukey 1958): how much the score changes as each item is left out."""
+    import numpy as np
+
     changes = np.zeros(names)
     for part, place in zip(parts, places, strict=True):
         n = len(part.items)
@@ -111,13 +118,13 @@ def _standard_error(parts: Sequence[Statistics], places: Sequence[np.ndarray], n
     return error if error > 1e-9 else 0.0
 
 
-def _studentised(
-    parts: Sequence[Statistics], places: Sequence[np.ndarray], names: int, score: float, seed: int
-) -> np.ndarray:
+def _studentised(parts: Sequence[Statistics], places: Sequence[Array], names: int, score: float, seed: int) -> Array:
     """Each resample's (score - `score`) / its own standard error, those that have one.
 
     That error is the linear one: an item's share in it is the score's derivative along the item's statistics.
     """
+    import numpy as np
+
     random, points = np.random.default_rng(seed), []
     block = max(1, _BLOCK // names)
     for start in range(0, RESAMPLES, block):
@@ -138,8 +145,10 @@ def _studentised(
     return np.concatenate(points)
 
 
-def _slopes(value: Callable[[np.ndarray], np.ndarray], sums: np.ndarray) -> np.ndarray:
+def _slopes(value: Callable[[Array], Array], sums: Array) -> Array:
     """The derivatives of `value` by each statistic, as central differences."""
+    import numpy as np
+
     slopes = np.empty_like(sums)
     for i in range(sums.shape[1]):
         step = np.zeros_like(sums)
@@ -154,13 +163,15 @@ def wilson(right: float, items: float) -> tuple[float, float]:
     Wilson's own covers a share of 5% in 10 items 91 times in 100, as its lower end stands too high where few items are
     right; there it is the Poisson distribution's.
     """
+    import numpy as np
+
     share, square = right / items, _Z**2
     middle = (share + square / (2 * items)) / (1 + square / items)
     half = _Z / (1 + square / items) * math.sqrt(share * (1 - share) / items + square / (4 * items**2))
     low, high, few = middle - half, middle + half, 2 if items <= 50 else 3
-    if right <= few:
+    if right < few + 0.5:
         low = np.interp(right, range(4), _POISSON) / items
-    if items - right <= few:
+    if items - right < few + 0.5:
         high = 1 - np.interp(items - right, range(4), _POISSON) / items
     return max(float(low), 0.0), min(float(high), 1.0)
 
@@ -174,6 +185,8 @@ def mcnemar(won: int, lost: int) -> float:
 
 def exact_p(one: Statistics, other: Statistics) -> float | None:
     """The p-value over all swaps of a single score's items, where they can be counted; None where they are too many."""
+    import numpy as np
+
     gaps = one.value(one.table) - other.value(other.table)
     sizes = np.unique(np.abs(gaps).round(9))
     # Means of differences of one size: swaps are tosses of a coin.
@@ -185,22 +198,26 @@ def exact_p(one: Statistics, other: Statistics) -> float | None:
     return float(_extreme(one.total() - other.total(), _swapped(one, other, swaps)).mean())
 
 
-def random_p(difference: float, swapped: np.ndarray) -> float:
+def random_p(difference: float, swapped: Array) -> float:
     """The p-value of `difference` among those of random swaps; it counts as one of them (Phipson and Smyth 2010)."""
     return (1 + int(_extreme(difference, swapped).sum())) / (1 + len(swapped))
 
 
-def _extreme(difference: float, swapped: np.ndarray) -> np.ndarray:
+def _extreme(difference: float, swapped: Array) -> Array:
+    import numpy as np
+
     return np.abs(swapped) >= abs(difference) - 1e-9  # sums in another order round otherwise
 
 
-def differences(one: Statistics, other: Statistics) -> np.ndarray:
+def differences(one: Statistics, other: Statistics) -> Array:
     """(PERMUTATIONS,): the difference of the two scores after each of the random swaps."""
     return _swapped(one, other, _swaps(one.items))
 
 
-def _swapped(one: Statistics, other: Statistics, swaps: np.ndarray) -> np.ndarray:
+def _swapped(one: Statistics, other: Statistics, swaps: Array) -> Array:
     """swaps: (items, permutations) of 0 and 1."""
+    import numpy as np
+
     totals = one.table.sum(0), other.table.sum(0)
     gaps, found = other.table - one.table, []
     block = max(1, _BLOCK // len(gaps))
@@ -211,16 +228,20 @@ def _swapped(one: Statistics, other: Statistics, swaps: np.ndarray) -> np.ndarra
 
 
 @lru_cache(maxsize=4)
-def _swaps(items: tuple[Hashable, ...]) -> np.ndarray:
+def _swaps(items: tuple[Hashable, ...]) -> Array:
     """(items, PERMUTATIONS) of 0 and 1, drawn for each item by its name.
 
     So parallel items are swapped together in all languages, and an average's differences are the mean of its scores'.
     """
+    import numpy as np
+
     return np.stack([_coins(item) for item in items])
 
 
 @lru_cache(maxsize=8192)
-def _coins(item: Hashable) -> np.ndarray:
+def _coins(item: Hashable) -> Array:
+    import numpy as np
+
     tossed = hashlib.shake_256(f"{SEED} {item!r}".encode()).digest(PERMUTATIONS // 8)
     return np.unpackbits(np.frombuffer(tossed, dtype=np.uint8))
 

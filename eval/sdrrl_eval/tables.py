@@ -104,7 +104,7 @@ def latex(tables: Sequence[Table], legend: str, differences: Sequence[str] = ())
     for label, table in zip(labels(tables), tables, strict=True):
         width = len(table.columns) + 1
         caption = _tex(f"{table.title.rstrip('.')}. {legend}")
-        lines = [r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{{label}}}"]
+        lines = [r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{{label}}}", r"\par\medskip"]
         lines += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]
         lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
         lines.append(_tex_row(["", *(rf"\textbf{{{_tex(column)}}}" for column in table.columns)]))

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from sdrrl_eval.metrics.score import Score, score_of
-from sdrrl_eval.resampling import Statistics
+from sdrrl_eval.resampling import Array, Statistics
 from sdrrl_factory.errors import UserError
 
 # 13a divides words at spaces; these scripts have none, or glue particles to words.
@@ -84,6 +82,7 @@ def statistics(metric, outputs: Sequence[str], references: Sequence[str] | None)
     references: None where `metric` was made with them, which then counts their n-grams once for many systems.
     Raises ValueError for settings of the metric that `sdrrl eval` does not use.
     """
+    import numpy as np
     from sacrebleu.metrics import BLEU
 
     given = None if references is None else [references]
@@ -98,9 +97,11 @@ def statistics(metric, outputs: Sequence[str], references: Sequence[str] | None)
     return Statistics(table, partial(_chrf_of_sums, metric.beta**2), names)
 
 
-def _bleu_of_sums(sums: np.ndarray) -> np.ndarray:
+def _bleu_of_sums(sums: Array) -> Array:
     """sacrebleu's `compute_bleu` of many corpora at once; sums: output and reference length, matches and n-grams of
     orders 1 to 4."""
+    import numpy as np
+
     length, reference, right, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
     with np.errstate(divide="ignore", invalid="ignore"):
         # The k-th order without a match counts as 1 / 2**k of one.
@@ -112,9 +113,11 @@ def _bleu_of_sums(sums: np.ndarray) -> np.ndarray:
     return np.where(scored, score, 0.0)
 
 
-def _chrf_of_sums(factor: float, sums: np.ndarray) -> np.ndarray:
+def _chrf_of_sums(factor: float, sums: Array) -> Array:
     """sacrebleu's `CHRF._compute_f_score` of many corpora at once; sums: n-grams of output and reference, matches, of
     each order; factor: beta squared."""
+    import numpy as np
+
     output, reference, right = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
     counted = (output > 0) & (reference > 0)
     orders = np.maximum(counted.sum(-1), 1)
