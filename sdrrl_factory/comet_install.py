@@ -32,7 +32,8 @@ def install_comet(python: str | None = None) -> Path:
             raise UserError("COMET needs a Python up to 3.12; install uv, or name one: `sdrrl install comet --python`")
         python = sys.executable if fits else ".".join(map(str, _NEWEST))
     print(f"installing unbabel-comet {VERSION} into {folder}; with torch that is some gigabytes", flush=True)
-    if not made:
+    # An environment that uv made has no pip; venv completes it where uv is no longer at hand.
+    if not made or not (uv or any(folder.glob("lib/python*/site-packages/pip"))):
         _run([uv, "venv", "-q", "-p", python, str(folder)] if uv else [python, "-m", "venv", str(folder)])
     inside = str(folder / "bin" / "python")
     pip = [uv, "pip", "install", "-q", "-p", inside] if uv else [inside, "-m", "pip", "install", "-q"]
