@@ -76,7 +76,7 @@ def make(cell: str) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         call([UV, "venv", "-q", "-p", sys.executable, folder])
-    call([UV, "pip", "install", "-q", "-p", python, "-c", pins, "-e", f"{ROOT}[dev,ctranslate2]"])
+    call([UV, "pip", "install", "-q", "-p", python, "-c", pins, "-e", f"{ROOT}[embedded,dev,ctranslate2]"])
     if cell in COMET_CELLS:
         call([folder / "bin" / "sdrrl", "install", "comet"], SDRRL_COMET_ENV=str(MATRIX / "comet"))
     return python
