@@ -31,13 +31,11 @@ class Commands:
         patch: the name of a function of tests/training/patches.py that each process calls first.
         """
         if self._program is None:
-            environment = os.environ | {
-                "HF_HUB_OFFLINE": "1",
-                "DS_ACCELERATOR": "cpu",
-                "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            }
-            for name in ("SDRRL_FACTORY_DISABLE", "LOCAL_RANK", "RANK", "WORLD_SIZE"):
-                environment.pop(name, None)
+            # Not what a launcher sets, nor what `sdrrl_factory.cli.main` did when a test called it in this process.
+            unset = ("SDRRL_FACTORY_DISABLE", "LOCAL_RANK", "RANK", "WORLD_SIZE")
+            environment = {k: v for k, v in os.environ.items() if k not in unset and not k.endswith("_VERBOSITY")}
+            environment |= {"HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
+            environment["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
             start = [sys.executable, "-m", "tests.training.commands"]
             self._program = subprocess.Popen(
                 start, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
