@@ -27,6 +27,14 @@ def refuse(model_args, data_args, training_args, finetuning_args, trains: bool =
             )
     if not trains:
         return
+    # transformers collects the router's logits where reentrant checkpointing computes without gradients (seen in 4.57).
+    reentrant = getattr(model_args, "use_reentrant_gc", True)
+    checkpointing = not getattr(model_args, "disable_gradient_checkpointing", False)
+    if getattr(model_args, "moe_aux_loss_coef", None) and checkpointing and reentrant:
+        raise UserError(
+            "moe_aux_loss_coef trains nothing under reentrant gradient checkpointing, LLaMA-Factory's default; set"
+            " use_reentrant_gc: false or disable_gradient_checkpointing: true"
+        )
     config = getattr(training_args, "hf_deepspeed_config", None)
     zero = config.config.get("zero_optimization") if config else None
     lost = loses_gradients(zero or {}, training_args.gradient_accumulation_steps)

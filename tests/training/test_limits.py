@@ -26,6 +26,17 @@ def test_models_that_cannot_be_exact_stop(key, tmp_path):
     refuse(model, *arguments(tmp_path, BLOCK), trains=False)
 
 
+@pytest.mark.parametrize("keys", [{"use_reentrant_gc": False}, {"disable_gradient_checkpointing": True}, {}])
+def test_a_router_loss_without_a_gradient_stops(keys, tmp_path):
+    """What it comes to in a step is compared with LLaMA-Factory's own in test_router.py."""
+    model = SimpleNamespace(**vars(MODEL) | {"moe_aux_loss_coef": 0.1} | keys)
+    if keys:
+        refuse(model, *arguments(tmp_path, BLOCK))
+        return
+    with pytest.raises(UserError, match="moe_aux_loss_coef trains nothing under reentrant gradient checkpointing"):
+        refuse(model, *arguments(tmp_path, BLOCK))
+
+
 @pytest.mark.parametrize("key", OF_TRAINING)
 def test_what_changes_the_training_alone_does_not_stop_a_weighted_evaluation(key, tmp_path):
     refuse(MODEL, *arguments(tmp_path, BLOCK, **{key: 1}), trains=False)
