@@ -61,7 +61,7 @@ def main() -> None:
     checkpoint = sys.argv[1] if len(sys.argv) > 1 else "models/smollm2-135m"
     python = sys.argv[2] if len(sys.argv) > 2 else os.environ.get("LM_EVAL_PYTHON")
     items = int(sys.argv[3]) if len(sys.argv) > 3 else ITEMS
-    from sdrrl_factory.lm import LM
+    from sdrrl_factory.models.lm import LM
 
     lm = LM(checkpoint)
     if python and Path(python).exists():
@@ -136,9 +136,9 @@ def evaluate(lm, file: Path, folder: Path) -> list[dict]:
     """The task as `sdrrl eval` runs it, reading included; without its memory, every run computes."""
     from dataclasses import replace
 
-    from sdrrl_eval.answers import Answers
-    from sdrrl_eval.recipe import TaskConfig
-    from sdrrl_eval.tasks import belebele
+    from sdrrl_eval.measure.answers import Answers
+    from sdrrl_eval.measure.recipe import TaskConfig
+    from sdrrl_eval.measure.tasks import belebele
 
     config = TaskConfig("belebele", str(file), ["spa"])
     [part] = belebele.read(config, "tasks.0")

@@ -16,7 +16,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from sdrrl_eval import resampling
-from sdrrl_eval.metrics.mt import _chrf_of_sums
+from sdrrl_eval.measure.metrics.mt import _chrf_of_sums
 from sdrrl_eval.resampling import Statistics
 
 SIZES = (10, 30, 100, 1000)

@@ -144,13 +144,13 @@ def _prepare(args) -> None:
 
 
 def _eval(args) -> int:
-    from sdrrl_eval.recipe import EvalConfig
-    from sdrrl_eval.runner import plan, run
+    from sdrrl_eval.measure.recipe import EvalConfig
+    from sdrrl_eval.measure.runner import plan, run
     from sdrrl_factory.config import load
 
     config, place = load(EvalConfig, args.recipe, args.overrides)
     if args.check_overlap and args.drop_overlap is None:
-        from sdrrl_eval.overlap import check_overlap
+        from sdrrl_eval.measure.overlap import check_overlap
 
         return check_overlap(plan(config, place, scoring=False), args.check_overlap, args.overlap_list)
     files = (args.check_overlap or []) + (args.drop_overlap or [])
@@ -161,7 +161,7 @@ def _eval(args) -> int:
 
 
 def _compare(args) -> None:
-    from sdrrl_eval.compare import compare
+    from sdrrl_eval.compare.command import compare
 
     compare(
         args.runs, args.train_log, args.output, args.markdown, args.latex, args.paper, args.cases, args.tsne,
@@ -170,7 +170,7 @@ def _compare(args) -> None:
 
 
 def _tsne(args) -> None:
-    from sdrrl_eval.tsne import tsne
+    from sdrrl_eval.measure.tsne import tsne
 
     tsne(args.model, args.source, args.target, args.output, args.template)
 
@@ -212,13 +212,13 @@ def _doctor(args) -> int:
 
 
 def _install(args) -> None:
-    from sdrrl_factory.comet_install import install_comet
+    from sdrrl_factory.models.comet_install import install_comet
 
     print(f"COMET: {install_comet(args.python)}")
 
 
 def _unpack(args) -> None:
-    from sdrrl_factory.embedded import unpack_model
+    from sdrrl_factory.models.embedded import unpack_model
 
     print(f"checkpoint: {unpack_model(args.folder)}")
 

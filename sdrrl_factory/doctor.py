@@ -171,7 +171,7 @@ def _language_ids() -> Finding:
 
 
 def _comet() -> Finding:
-    from sdrrl_factory.comet import installation
+    from sdrrl_factory.models.comet import installation
 
     there = installation()
     if there is None:
@@ -307,7 +307,7 @@ def _of_export(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
 
 
 def _of_eval(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
-    from sdrrl_eval.recipe import EvalConfig
+    from sdrrl_eval.measure.recipe import EvalConfig
     from sdrrl_factory.config import load
 
     try:
@@ -358,7 +358,7 @@ def _model(what: str, config, make: Callable) -> list[Finding]:
 
 
 def _checkpoint(name: str, place: str) -> str:
-    from sdrrl_factory.lm import check_checkpoint
+    from sdrrl_factory.models.lm import check_checkpoint
 
     check_checkpoint(name, place)
     return f"{name}: {_hub(name, place, 'config.json', 'model')}" if _is_hub_id(name) else name
@@ -520,7 +520,7 @@ def _bf16(path: str) -> str:
 
 
 def _task(config, i: int, place) -> str:
-    from sdrrl_eval.runner import plan
+    from sdrrl_eval.measure.runner import plan
 
     task = config.tasks[i]
     parts = plan(dataclasses.replace(config, tasks=[task]), lambda key: place(key.replace("tasks.0", f"tasks.{i}", 1)))

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import check_checkpoint
+from sdrrl_factory.models.lm import check_checkpoint
 from sdrrl_factory.recipes import read
 
 _RATE, _TOKENS = 3e-4, 4_000_000

@@ -23,7 +23,7 @@ def predict(folder: Path, samples: list[dict]) -> list[float]:
 
 
 def _by_comet(what: str, given):
-    from sdrrl_factory.comet import installation
+    from sdrrl_factory.models.comet import installation
 
     command = [installation().python, "-P", __file__, what]
     done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True)

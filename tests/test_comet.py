@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_factory import comet, comet_install
-from sdrrl_factory.comet import Comet, installation
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.models import comet, comet_install
+from sdrrl_factory.models.comet import Comet, installation
 from tests.conftest import ROOT, command
 
 needs_comet = pytest.mark.skipif(installation() is None, reason="needs COMET: sdrrl install comet")
@@ -117,7 +117,7 @@ def alive(process: int) -> bool:
 def test_the_process_dies_with_its_parent_however_it_dies(comet_models):
     """In the middle of a batch: SIGKILL leaves the parent no time to clean up."""
     code = (
-        "import sys, subprocess; from sdrrl_factory import comet\n"
+        "import sys, subprocess; from sdrrl_factory.models import comet\n"
         f"scorer = comet.Comet({str(comet_models['kiwi'])!r}, 4096, 'here', False)\n"
         f"scorer.score({ROWS!r})\n"
         "print(comet._worker(scorer.installation.python)._process.pid, flush=True)\n"

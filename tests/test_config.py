@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from sdrrl_eval.recipe import EvalConfig
+from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.config import load
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.transfer.recipe import PrepareConfig

@@ -68,7 +68,7 @@ def test_imported_sees_every_form(tmp_path):
     path = tmp_path / "sdrrl_eval" / "tasks" / "x.py"
     path.parent.mkdir(parents=True)
     path.write_text("def f():\n    from . import a\n    from ..b import c\n    import d.e as g\nfrom h import i\n")
-    assert imported(path) == {"sdrrl_eval.tasks.a", "sdrrl_eval.b.c", "d.e", "h.i"}
+    assert imported(path) == {"sdrrl_eval.measure.tasks.a", "sdrrl_eval.b.c", "d.e", "h.i"}
 
 
 HEAVY = ("torch", "transformers", "yaml", "rich", "omegaconf", "llamafactory", "sacrebleu", "numpy", "matplotlib")

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import LM
+from sdrrl_factory.models.lm import LM
 
 USERS = ["Hola.", "¿Qué hora es en Madrid?", "x" * 60, "Uno dos tres", "Hola.", "Hola."]
 SEEDS = [11, 12, 13, 14, 15, 15]

@@ -7,8 +7,8 @@ import re
 import pytest
 import yaml
 
-from sdrrl_eval.recipe import EvalConfig, check
-from sdrrl_eval.runner import plan
+from sdrrl_eval.measure.recipe import EvalConfig, check
+from sdrrl_eval.measure.runner import plan
 from sdrrl_factory.cli import main
 from sdrrl_factory.config import load
 from sdrrl_factory.errors import UserError

@@ -5,8 +5,8 @@ from functools import cached_property
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import fingerprint
-from sdrrl_factory.lm import Generation, check_checkpoint
-from sdrrl_factory.server import Server
+from sdrrl_factory.models.lm import Generation, check_checkpoint
+from sdrrl_factory.models.server import Server
 from sdrrl_factory.transfer.draw import rng
 from sdrrl_factory.transfer.recipe import Generator
 from sdrrl_factory.transfer.store import Batch
@@ -52,7 +52,7 @@ class TransformersGenerator(_Answers):
     @cached_property
     def lm(self):
         # Loaded at the first shard that is not there yet: a finished run loads nothing.
-        from sdrrl_factory.lm import LM
+        from sdrrl_factory.models.lm import LM
 
         return LM(self.config.model, template=self.config.template, place=self._place)
 

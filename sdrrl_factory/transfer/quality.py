@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from sdrrl_factory.comet import Comet
+from sdrrl_factory.models.comet import Comet
 from sdrrl_factory.transfer.generate import question
 from sdrrl_factory.transfer.recipe import Quality
 from sdrrl_factory.transfer.store import Batch

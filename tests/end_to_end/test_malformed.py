@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_factory import server
 from sdrrl_factory.cli import main
+from sdrrl_factory.models import server
 from tests.conftest import write_rows
 
 needs_apertium = pytest.mark.skipif(

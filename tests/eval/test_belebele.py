@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_eval.answers import Answers
-from sdrrl_eval.recipe import TaskConfig
-from sdrrl_eval.tasks import belebele
-from sdrrl_factory.choices import NextToken, encode, groups
+from sdrrl_eval.measure.answers import Answers
+from sdrrl_eval.measure.recipe import TaskConfig
+from sdrrl_eval.measure.tasks import belebele
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import LM, Generation
+from sdrrl_factory.models.choices import NextToken, encode, groups
+from sdrrl_factory.models.lm import LM, Generation
 
 DATA = Path(__file__).parents[1] / "data/belebele"
 CHOICES = [" A", " B", " C", " D"]

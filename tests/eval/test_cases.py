@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from sdrrl_eval.cases import foreign, pick
-from sdrrl_eval.runs import predictions, read_run, rows
+from sdrrl_eval.compare.cases import foreign, pick
+from sdrrl_eval.compare.runs import predictions, read_run, rows
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_eval import runner
-from sdrrl_eval.metrics import comet
-from sdrrl_eval.recipe import EvalConfig, TaskConfig
-from sdrrl_factory.comet import installation
+from sdrrl_eval.measure import runner
+from sdrrl_eval.measure.metrics import comet
+from sdrrl_eval.measure.recipe import EvalConfig, TaskConfig
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.models.comet import installation
 from tests.conftest import command
 from tests.kiwi import predict
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import CHRF
 
-from sdrrl_eval.compare import compare
+from sdrrl_eval.compare.command import compare
 from sdrrl_factory.errors import UserError
 
 SCRIPT = "<script>alert('x')</script> & [bold]"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_eval.metrics import mt
-from sdrrl_eval.recipe import TaskConfig
-from sdrrl_eval.tasks import flores, translation
+from sdrrl_eval.measure.metrics import mt
+from sdrrl_eval.measure.recipe import TaskConfig
+from sdrrl_eval.measure.tasks import flores, translation
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES
-from sdrrl_factory.lm import Generation
+from sdrrl_factory.models.lm import Generation
 
 DATA = Path(__file__).parents[1] / "data/flores"
 
@@ -75,7 +75,7 @@ def test_the_papers_signature_with_the_flores200_model(tmp_path):
     )
     (tmp_path / "m.model").rename(tmp_path / "models/flores200sacrebleuspm")
     code = (
-        "from sdrrl_eval.metrics import mt\nmt.check_tokenizer('flores200', 'p')\n"
+        "from sdrrl_eval.measure.metrics import mt\nmt.check_tokenizer('flores200', 'p')\n"
         "print(mt.bleu(['El río es ancho.'], ['El río es ancho.'], 'spa', 1, 'flores200').signature)"
     )
     environment = os.environ | {"SACREBLEU": str(tmp_path)}

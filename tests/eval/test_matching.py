@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import regex
 
-from sdrrl_eval import matching
-from sdrrl_eval.matching import EXACT, NEAR, NGRAM, Index
+from sdrrl_eval.measure import matching
+from sdrrl_eval.measure.matching import EXACT, NEAR, NGRAM, Index
 from tests.conftest import ROOT
 
 QUESTION = "Why does the ice on a lake float?"

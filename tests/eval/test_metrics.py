@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from sdrrl_eval.metrics import mt
-from sdrrl_eval.metrics.score import ratio
+from sdrrl_eval.measure.metrics import mt
+from sdrrl_eval.measure.metrics.score import ratio
 
 OUTPUTS = ["The cat sat on the mat.", "There is a house by the river", "", "No, it was not the dog, it was me!"]
 REFERENCES = ["The cat sat on a mat.", "There is a small house by the river.", "Yes.", "No, it was me, not the dog!"]

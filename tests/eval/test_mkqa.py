@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_eval.metrics import mkqa as metric
-from sdrrl_eval.recipe import TaskConfig
-from sdrrl_eval.tasks import mkqa
+from sdrrl_eval.measure.metrics import mkqa as metric
+from sdrrl_eval.measure.recipe import TaskConfig
+from sdrrl_eval.measure.tasks import mkqa
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import Generation
+from sdrrl_factory.models.lm import Generation
 
 DATA = Path(__file__).parents[1] / "data/mkqa"
 # By the official script (github.com/apple/ml-mkqa, commit 651b8cc8), of answers written for this project.

@@ -5,12 +5,12 @@ from importlib.util import find_spec
 
 import pytest
 
-from sdrrl_eval.recipe import TaskConfig
-from sdrrl_eval.tasks import off_target
-from sdrrl_eval.tasks.part import Item, Part
+from sdrrl_eval.measure.recipe import TaskConfig
+from sdrrl_eval.measure.tasks import off_target
+from sdrrl_eval.measure.tasks.part import Item, Part
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.language_id import Identifier
-from sdrrl_factory.lm import Generation
+from sdrrl_factory.models.lm import Generation
 
 SPANISH = "El agua se expande al congelarse, por lo que el hielo flota."
 ENGLISH = "Water expands when it freezes, and so the ice floats on it."

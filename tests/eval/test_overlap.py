@@ -9,9 +9,9 @@ import tracemalloc
 
 import pytest
 
-from sdrrl_eval import overlap, runner
-from sdrrl_eval.recipe import EvalConfig, TaskConfig
-from sdrrl_eval.tasks.part import Item, Part
+from sdrrl_eval.measure import overlap, runner
+from sdrrl_eval.measure.recipe import EvalConfig, TaskConfig
+from sdrrl_eval.measure.tasks.part import Item, Part
 from sdrrl_factory.cli import main
 from sdrrl_factory.errors import UserError
 from tests.conftest import ROOT, write_rows
@@ -417,7 +417,7 @@ def test_where_all_items_overlap_there_is_no_second_score(files, checkpoint, cap
 
 
 def test_compare_takes_the_scores_of_all_items(files, checkpoint, capsys):
-    from sdrrl_eval import runs
+    from sdrrl_eval.compare import runs
 
     sentence = (files / "flores/spa_Latn.devtest").read_text(encoding="utf-8").splitlines()[1]
     training = write_rows(files / "t.jsonl", [row(sentence)])

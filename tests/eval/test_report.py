@@ -1,5 +1,5 @@
-from sdrrl_eval.report import Content, page
-from sdrrl_eval.runs import Run
+from sdrrl_eval.compare.report import Content, page
+from sdrrl_eval.compare.runs import Run
 
 
 def test_answers_are_escaped_marked_and_run_in_their_own_direction():

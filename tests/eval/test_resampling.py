@@ -11,13 +11,14 @@ from sacrebleu.metrics import BLEU, CHRF
 from scipy.stats import binomtest, permutation_test
 
 from benchmarks import significance as simulation
-from sdrrl_eval import resampling, runner
-from sdrrl_eval.export import sacrebleu_p
-from sdrrl_eval.metrics import mt
-from sdrrl_eval.recipe import EvalConfig, TaskConfig
+from sdrrl_eval import resampling
+from sdrrl_eval.compare.export import sacrebleu_p
+from sdrrl_eval.compare.rescoring import statistics
+from sdrrl_eval.compare.runs import Row, average, stem
+from sdrrl_eval.measure import runner
+from sdrrl_eval.measure.metrics import mt
+from sdrrl_eval.measure.recipe import EvalConfig, TaskConfig
 from sdrrl_eval.resampling import PERMUTATIONS, Statistics, exact_p, holm, interval, mcnemar, random_p, wilson
-from sdrrl_eval.rescoring import statistics
-from sdrrl_eval.runs import Row, average, stem
 from sdrrl_factory.files import read_jsonl
 from tests.conftest import ROOT, write_rows
 

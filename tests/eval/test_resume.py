@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_eval.answers import Answers
+from sdrrl_eval.measure.answers import Answers
 from sdrrl_factory.cli import main
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import LM, Generation
+from sdrrl_factory.models.lm import LM, Generation
 from tests.conftest import BIN, ROOT
 
 BATCH = 2

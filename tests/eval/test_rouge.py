@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_eval.metrics.rouge import Rouge, bare, pieces
+from sdrrl_eval.measure.metrics.rouge import Rouge, bare, pieces
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES
 

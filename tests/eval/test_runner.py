@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_eval import checkpoint as checkpoint_module
-from sdrrl_eval import runner
-from sdrrl_eval.recipe import EvalConfig, TaskConfig
+from sdrrl_eval.measure import checkpoint as checkpoint_module
+from sdrrl_eval.measure import runner
+from sdrrl_eval.measure.recipe import EvalConfig, TaskConfig
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import LM
+from sdrrl_factory.models.lm import LM
 
 
 def recipe(files: Path, checkpoint: str, **keys) -> EvalConfig:
@@ -213,7 +213,7 @@ def test_the_demo_recipe_loads():
 
 def test_importing_costs_nothing_and_knows_nothing_of_training():
     code = (
-        "import sys\nbefore = set(sys.modules)\nimport sdrrl_eval.runner, sdrrl_eval.compare\n"
+        "import sys\nbefore = set(sys.modules)\nimport sdrrl_eval.measure.runner, sdrrl_eval.compare\n"
         "heavy = {'torch', 'transformers', 'sacrebleu', 'matplotlib', 'rich', 'numpy', 'fasttext'}\n"
         "new = set(sys.modules) - before\n"
         "print(sorted(m for m in new if m in heavy or m.startswith(('sdrrl_factory.tr', 'llamafactory'))))"

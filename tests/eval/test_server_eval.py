@@ -7,11 +7,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sdrrl_eval import runner
-from sdrrl_eval.recipe import EvalConfig, ServerConfig, TaskConfig
-from sdrrl_factory import server as client
+from sdrrl_eval.measure import runner
+from sdrrl_eval.measure.recipe import EvalConfig, ServerConfig, TaskConfig
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import LM
+from sdrrl_factory.models import server as client
+from sdrrl_factory.models.lm import LM
 
 pytest.importorskip("openai", reason="needs openai: pip install 'sdrrl-factory[server]'")
 KEY = "sk-very-secret-0123456789"

@@ -7,9 +7,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from sdrrl_eval import published
-from sdrrl_eval.runs import Run
-from sdrrl_eval.tables import Block, Cell, Table, latex, markdown, ranked, ranks, terminal
+from sdrrl_eval.compare import published
+from sdrrl_eval.compare.runs import Run
+from sdrrl_eval.compare.tables import Block, Cell, Table, latex, markdown, ranked, ranks, terminal
 from sdrrl_factory.errors import UserError
 
 ALL = {d["table"]: d for name in [f"table{n}" for n in range(2, 13)] for d in published.tables(name)}

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from sdrrl_eval.tsne import alignment, hidden_states, tsne
+from sdrrl_eval.measure.tsne import alignment, hidden_states, tsne
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import LM
+from sdrrl_factory.models.lm import LM
 
 ENGLISH = ["One two.", "Red apples grow here and there.", "Why?", "The river is wide.", "Nobody knew.", "She ran home."]
 SPANISH = ["Uno dos.", "Aquí y allá crecen manzanas.", "¿Por qué?", "El río es ancho.", "Nadie sabía.", "Corrió."]

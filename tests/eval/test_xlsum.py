@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_eval.recipe import TaskConfig
-from sdrrl_eval.tasks import xlsum
+from sdrrl_eval.measure.recipe import TaskConfig
+from sdrrl_eval.measure.tasks import xlsum
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import Generation
+from sdrrl_factory.models.lm import Generation
 
 pytest.importorskip("rouge_score", reason="rouge-score is missing: pip install 'sdrrl-factory[rouge]'")
 DATA = str(Path(__file__).parents[1] / "data/xlsum")

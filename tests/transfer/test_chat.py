@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import LM, Generation
+from sdrrl_factory.models.lm import LM, Generation
 from sdrrl_factory.transfer.recipe import Translator
 from sdrrl_factory.transfer.translate.chat import Chat
 

@@ -2,8 +2,9 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from sdrrl_factory import cli, embedded
+from sdrrl_factory import cli
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.models import embedded
 
 
 def absent(name):

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import Generation
+from sdrrl_factory.models.lm import Generation
 from sdrrl_factory.transfer.generate import ServerGenerator, TransformersGenerator, make, question
 from sdrrl_factory.transfer.recipe import Generator
 

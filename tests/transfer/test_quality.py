@@ -3,8 +3,8 @@ import json
 import pytest
 from sacrebleu import sentence_chrf
 
-from sdrrl_factory.comet import installation
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.models.comet import installation
 from sdrrl_factory.transfer import quality
 from sdrrl_factory.transfer.recipe import Quality
 from tests.kiwi import predict

@@ -14,10 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sdrrl_factory import server as module
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.lm import LM, Generation
-from sdrrl_factory.server import Server
+from sdrrl_factory.models import server as module
+from sdrrl_factory.models.lm import LM, Generation
+from sdrrl_factory.models.server import Server
 from sdrrl_factory.transfer.generate import ServerGenerator
 from sdrrl_factory.transfer.recipe import Generator, Translator
 from sdrrl_factory.transfer.translate.chat import Chat
@@ -307,7 +307,7 @@ def test_without_the_package(monkeypatch):
 
 def test_nothing_heavy_is_imported_before_the_first_request():
     code = (
-        "import sys; from sdrrl_factory.server import Server\n"
+        "import sys; from sdrrl_factory.models.server import Server\n"
         "Server('http://a/v1', 'm', api_key_env='K', concurrency=1, timeout=1, retries=0, place='p')\n"
         "print({'openai', 'torch', 'httpx'} & set(sys.modules))"
     )

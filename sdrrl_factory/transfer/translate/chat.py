@@ -11,8 +11,8 @@ from functools import cached_property
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import fingerprint, sha256
 from sdrrl_factory.languages import LANGUAGES
-from sdrrl_factory.lm import Generation, check_checkpoint
-from sdrrl_factory.server import Server
+from sdrrl_factory.models.lm import Generation, check_checkpoint
+from sdrrl_factory.models.server import Server
 from sdrrl_factory.transfer.recipe import Translator
 
 _QUOTES = {'""', "''", "``", "“”", "„“", "„”", "‘’", "«»", "»«", "「」", "『』"}
@@ -50,7 +50,7 @@ class Chat:
 
     @cached_property
     def _lm(self):
-        from sdrrl_factory.lm import LM
+        from sdrrl_factory.models.lm import LM
 
         return LM(self._config.model, template=self._config.template, place=self._place)
 

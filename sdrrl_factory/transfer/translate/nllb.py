@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from sdrrl_factory.decoding import generate_by
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import fingerprint
 from sdrrl_factory.languages import LANGUAGES
+from sdrrl_factory.models.decoding import generate_by
 from sdrrl_factory.transfer.recipe import Translator as Config
 
 DEFAULT_MODEL = "facebook/nllb-200-3.3B"  # the paper's

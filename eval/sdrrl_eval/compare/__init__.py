@@ -1,0 +1,1 @@
+"""Sets finished runs side by side."""

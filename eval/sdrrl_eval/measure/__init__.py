@@ -1,0 +1,1 @@
+"""Measures a checkpoint: answers, scores, predictions."""

@@ -1,0 +1,208 @@
+"""The paper's Figure 2: do the same instructions in two languages lie near each other inside a model?
+
+An instruction is its last token's last hidden state (section 4.4). t-SNE draws the states in the plane; as such a
+picture shows what one wants to see, numbers stand beside it that are measured on the states themselves.
+"""
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from sdrrl_factory.errors import UserError
+from sdrrl_factory.files import atomic_write, read_jsonl, read_text
+
+_SEED, _PERPLEXITY, _BATCH = 42, 30.0, 16
+_MIN_PAIRS = 4
+# Told apart by shape and lightness as well as by colour (Okabe and Ito 2008).
+_SOURCE, _TARGET, _LINE = "#d55e00", "#0072b2", "#94a3b8"
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Of n pairs: mean cosine of the pairs, and of all other source-target couples; how often the pair's other half is
+    the nearest (cosine) of all n, asked from the source and from the target. Chance is 1/n."""
+
+    pairs: int
+    pair_cosine: float
+    random_cosine: float
+    source_to_target: float
+    target_to_source: float
+
+
+def tsne(models: Sequence[str], source: str, target: str, output: str, template: str | None = None) -> dict:
+    """Draw one picture a model into output/tsne.svg and tsne.png; returns what output/tsne.json holds.
+
+    Args:
+        models: checkpoint folders or hub ids, the one before training first.
+        source, target: the same instructions in two languages, in the same order: text, one a line, or JSONL with
+            {"instruction", "input"}.
+        template: a LLaMA-Factory template by name ("empty" is the text alone, as the paper's figure has it); None is
+            the checkpoint's own chat template.
+    """
+    from sdrrl_eval.measure.checkpoint import model_hash
+    from sdrrl_factory.models.lm import LM, check_checkpoint
+
+    if find_spec("sklearn") is None:
+        raise UserError("tsne: scikit-learn is not installed; run `pip install 'sdrrl-factory[tsne]'`")
+    sources, targets = _pairs(source, target)
+    for model in models:
+        check_checkpoint(model, "--model")
+    found, points = [], []
+    for model in models:
+        lm = LM(model, template, place="--model")
+        one, two = hidden_states(lm, sources), hidden_states(lm, targets)
+        del lm
+        numbers = alignment(one, two)
+        points.append(project(one, two))
+        found.append({"model": model, "model_hash": model_hash(model)} | vars(numbers))
+        print(f"{model}: {_told(numbers)}", flush=True)
+    results = {
+        "source": source,
+        "target": target,
+        "template": template,
+        "state": "last hidden state of the last token",
+        "tsne": f"scikit-learn|metric:cosine|perplexity:{_perplexity(len(sources)):g}|init:pca|seed:{_SEED}",
+        "models": found,
+    }
+    out = Path(output)
+    figure = _figure([name(model) for model in models], points, found)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        atomic_write(out / "tsne.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+        atomic_write(out / "tsne.svg", _svg(figure))
+        figure.savefig(out / "tsne.png", dpi=150, metadata={"Software": None})
+    except OSError as err:
+        raise UserError(f"--output {output}: cannot be written ({err.strerror}); name another folder") from None
+    print(f"pictures: {out / 'tsne.svg'} {out / 'tsne.png'}")
+    return results
+
+
+def _pairs(source: str, target: str) -> tuple[list[str], list[str]]:
+    one, two = _texts(source), _texts(target)
+    if len(one) != len(two):
+        raise UserError(f"{source} has {len(one)} texts, {target} has {len(two)}; make text n of both the same one")
+    if len(one) < _MIN_PAIRS:
+        raise UserError(f"{source}: {len(one)} texts; t-SNE needs {_MIN_PAIRS} pairs or more")
+    return one, two
+
+
+def _texts(path: str) -> list[str]:
+    if not path.endswith(".jsonl"):
+        lines = [line.strip() for line in read_text(path).removesuffix("\n").split("\n")]
+        if "" in lines:
+            raise UserError(f"{path}:{lines.index('') + 1}: empty line; put one instruction a line")
+        return lines
+    out = []
+    for number, row in read_jsonl(path):
+        if not isinstance(row.get("instruction"), str) or not row["instruction"].strip():
+            raise UserError(f"{path}:{number}: instruction is missing or empty; write it as text")
+        out.append("\n".join(filter(None, [row["instruction"], row.get("input")])))
+    return out
+
+
+def hidden_states(lm, texts: Sequence[str]):
+    """(texts, width) float64: per text its last token's last hidden state. Texts of one length share a batch: nothing
+    is padded, so that no state depends on its neighbours."""
+    import numpy as np
+    import torch
+
+    prompts = [lm.encode(text) for text in texts]
+    lengths: dict[int, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        lengths.setdefault(len(prompt), []).append(i)
+    out: list = [None] * len(texts)
+    for same in lengths.values():
+        for start in range(0, len(same), _BATCH):
+            batch = same[start : start + _BATCH]
+            ids = torch.tensor([prompts[i] for i in batch], device=lm.model.device)
+            with torch.inference_mode():
+                states = lm.model(input_ids=ids, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
+            for i, state in zip(batch, states[:, -1].double().cpu().numpy(), strict=True):
+                out[i] = state
+    return np.stack(out)
+
+
+def alignment(source, target) -> Alignment:
+    """Of (n, width) states each, row i of both being the same text in two languages."""
+    import numpy as np
+
+    one, two = (states / np.linalg.norm(states, axis=1, keepdims=True) for states in (source, target))
+    cosine = one @ two.T
+    n = len(cosine)
+    pair, other = np.trace(cosine) / n, (cosine.sum() - np.trace(cosine)) / (n * (n - 1))
+    hits = [float(np.mean(cosine.argmax(axis=axis) == np.arange(n))) for axis in (1, 0)]
+    return Alignment(n, float(pair), float(other), *hits)
+
+
+def project(source, target):
+    """(2n, 2): t-SNE (van der Maaten and Hinton 2008) of both languages together, the source's rows first."""
+    import numpy as np
+    from sklearn.manifold import TSNE
+
+    states = np.concatenate([source, target])
+    states = states / np.linalg.norm(states, axis=1, keepdims=True)  # so that Euclidean distances order as cosines do
+    return TSNE(perplexity=_perplexity(len(source)), init="pca", random_state=_SEED).fit_transform(states)
+
+
+def _perplexity(pairs: int) -> float:
+    return min(_PERPLEXITY, (2 * pairs - 1) / 3)
+
+
+def name(model: str) -> str:
+    """The last part of a path or hub id."""
+    return Path(model).name or model
+
+
+def _told(numbers: Alignment) -> str:
+    return (
+        f"cosine of pairs {numbers.pair_cosine:.3f}, of random pairs {numbers.random_cosine:.3f}; "
+        f"nearest is the pair {100 * numbers.source_to_target:.0f}% / {100 * numbers.target_to_source:.0f}% "
+        f"(chance {100 / numbers.pairs:.0f}%)"
+    )
+
+
+def _figure(names: Sequence[str], points: Sequence, found: Sequence[dict]):
+    import matplotlib
+
+    with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 11}):
+        # Figure itself, not pyplot: no window system, no global state.
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(4.8 * len(names), 4.9), layout="constrained")
+        axes = figure.subplots(1, len(names), squeeze=False)[0]
+        for axis, title, dots, numbers in zip(axes, names, points, found, strict=True):
+            half = len(dots) // 2
+            for a, b in zip(dots[:half], dots[half:], strict=True):
+                axis.plot([a[0], b[0]], [a[1], b[1]], color=_LINE, linewidth=0.7, alpha=0.6, zorder=1)
+            look = {"edgecolors": "white", "linewidths": 0.6, "zorder": 2}
+            axis.scatter(*dots[:half].T, s=40, marker="o", color=_SOURCE, label="source language", **look)
+            axis.scatter(*dots[half:].T, s=44, marker="^", color=_TARGET, label="target language", **look)
+            axis.set_title(title, fontweight="bold", loc="left")
+            axis.set_xlabel(
+                f"cosine: pairs {numbers['pair_cosine']:.3f}, random {numbers['random_cosine']:.3f}\n"
+                f"nearest is the pair: {100 * numbers['source_to_target']:.0f}% from source,\n"
+                f"{100 * numbers['target_to_source']:.0f}% from target (chance {100 / numbers['pairs']:.0f}%)",
+                fontsize=10,
+            )
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for spine in axis.spines.values():
+                spine.set_color("#cbd5e1")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def _svg(figure) -> str:
+    import matplotlib
+
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "sdrrl-tsne", "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    whole = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
+    label = "t-SNE of the last hidden states of the same instructions in two languages"
+    return whole.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -1,0 +1,1 @@
+"""Language models, COMET and servers, as prepare and eval use them."""

@@ -1,0 +1,54 @@
+"""`sdrrl install comet`: makes the environment that unbabel-comet runs in."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from sdrrl_factory.errors import UserError
+from sdrrl_factory.models.comet import environment, installation
+
+VERSION = "2.2.7"
+# Without setuptools COMET cannot look up its own version, and takes another layer transformation without a word.
+_PACKAGES = [f"unbabel-comet=={VERSION}", "setuptools"]
+_PINS = Path(__file__).with_name("comet_constraints.txt")
+_NEWEST = (3, 12)  # of which numpy 1.26 has wheels
+
+
+def install_comet(python: str | None = None) -> Path:
+    """Make or complete COMET's environment, by uv where there is one, else by venv and pip; returns its folder.
+
+    python: the interpreter it is made from; by default this one.
+    """
+    folder = environment()
+    made = (folder / "pyvenv.cfg").is_file()
+    if not made and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not an environment of Python's; empty it, or name another in SDRRL_COMET_ENV")
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.is_file() else shutil.which("uv")
+    if python is None:
+        fits = sys.version_info[:2] <= _NEWEST
+        if not fits and not uv and not made:
+            raise UserError("COMET needs a Python up to 3.12; install uv, or name one: `sdrrl install comet --python`")
+        python = sys.executable if fits else ".".join(map(str, _NEWEST))
+    print(f"installing unbabel-comet {VERSION} into {folder}; with torch that is some gigabytes", flush=True)
+    # An environment that uv made has no pip; venv completes it where uv is no longer at hand.
+    if not made or not (uv or any(folder.glob("lib/python*/site-packages/pip"))):
+        _run([uv, "venv", "-q", "-p", python, str(folder)] if uv else [python, "-m", "venv", str(folder)])
+    inside = str(folder / "bin" / "python")
+    pip = [uv, "pip", "install", "-q", "-p", inside] if uv else [inside, "-m", "pip", "install", "-q"]
+    _run([*pip, "-c", str(_PINS), *_PACKAGES])
+    _run([inside, "-I", "-c", "import comet"])
+    if installation() is None:
+        raise UserError(f"{folder} has no unbabel-comet after its installation; remove the folder and install again")
+    return folder
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    except OSError as err:
+        raise UserError(f"{command[0]}: cannot be run ({err.strerror}); name another Python with --python") from None
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise UserError(f"`{' '.join(command[:4])} ...` failed ({why.strip()}); mend that and install again")
