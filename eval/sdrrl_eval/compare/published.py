@@ -40,7 +40,10 @@ def tables(name: str) -> list[dict]:
     """The data of "table2" ... "table12", "llama2" (Tables 2 to 5) or "seallm" (8 to 11)."""
     if name not in _SETS:
         raise UserError(f"--paper {name}: unknown; known: {', '.join(_SETS)}")
-    return [json.loads((files("sdrrl_eval") / "paper" / f"table{n}.json").read_text("utf-8")) for n in _SETS[name]]
+    return [
+        json.loads((files("sdrrl_eval") / "compare" / "paper" / f"table{n}.json").read_text("utf-8"))
+        for n in _SETS[name]
+    ]
 
 
 def beside(runs: Sequence[Run], name: str) -> list[Table]:
