@@ -73,6 +73,7 @@ def saved(path: str) -> None:
     No model is asked: the translator returns what it is given. In place of the model's own answer stands the ground
     truth with its words turned round, a text as long whose sentences are all new.
     """
+    from sdrrl_factory.memory import Memory
     from sdrrl_factory.text import pieces
     from sdrrl_factory.transfer.pipeline import translate_batch
     from sdrrl_factory.transfer.sampling import draw
@@ -80,7 +81,6 @@ def saved(path: str) -> None:
     from sdrrl_factory.transfer.store import columns
     from sdrrl_factory.transfer.subsets import sides
     from sdrrl_factory.transfer.translate import Engine
-    from sdrrl_factory.transfer.translate.memory import TranslationMemory
 
     batch = draw(columns(list(Reading(path, None, str))), 0.5, 42)
     batch["answer"] = [
@@ -90,7 +90,7 @@ def saved(path: str) -> None:
     # How often the sets hold a translation of each: TL, TT, tsft, xcot; LT, TT; tsft, cit, xcot.
     times = {"instruction": 4, "input": 4, "answer": 2, "output": 3}
     there = sum(n * sum(wanted for text in batch[key] for _, wanted in pieces(text)) for key, n in times.items())
-    with tempfile.TemporaryDirectory() as folder, TranslationMemory(Path(folder) / "memory") as memory:
+    with tempfile.TemporaryDirectory() as folder, Memory(Path(folder) / "memory") as memory:
         engine = Engine(Same(), memory)
         translate_batch(batch, sides(["sdrrl", "sft", "tsft", "cit", "xcot"]), engine, "eng", "spa")
     share = engine.sent / there

@@ -13,6 +13,7 @@ from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import sha256
 from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.languages import language
+from sdrrl_factory.memory import Memory, beside
 from sdrrl_factory.transfer import card, generate, parallel, quality, report, sources, translate
 from sdrrl_factory.transfer.codeswitch import switch_batch
 from sdrrl_factory.transfer.dictionaries import Dictionary
@@ -25,7 +26,6 @@ from sdrrl_factory.transfer.store import Batch, Stage, Store, read_rows
 from sdrrl_factory.transfer.subsets import natural_row, rows_of_record, sides
 from sdrrl_factory.transfer.summary import Summary
 from sdrrl_factory.transfer.translate import Engine, Translator
-from sdrrl_factory.transfer.translate.memory import TranslationMemory
 
 Place = Callable[[str], str]
 
@@ -50,7 +50,8 @@ def prepare(config: PrepareConfig, place: Place) -> list[str]:
     generator = generate.make(config.generator, config.seed, place) if "sdrrl" in config.systems else None
     identifier = _identifier(config, place)
     work = Path(config.work_dir)
-    with TranslationMemory(work / "translations.sqlite") as memory:
+    with Memory(Path(config.memory) if config.memory else beside(config.work_dir)) as memory:
+        memory.take_translations(work / "translations.sqlite")
         engine = Engine(translator, memory, config.translator.via) if translator else None
         scorers = [_scorer(config, place, engine, target.code) if engine else None for target in targets]
 

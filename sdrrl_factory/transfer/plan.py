@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
+from sdrrl_factory.memory import Memory, beside, translation_kind
 from sdrrl_factory.text import pieces
 from sdrrl_factory.transfer import sources
 from sdrrl_factory.transfer.pipeline import Place, check
@@ -11,7 +12,6 @@ from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.sampling import draw
 from sdrrl_factory.transfer.subsets import sides
 from sdrrl_factory.transfer.translate import route
-from sdrrl_factory.transfer.translate.memory import TranslationMemory
 
 
 def dry_run(config: PrepareConfig, place: Place) -> dict[str, int]:
@@ -78,11 +78,12 @@ def _target(config, target, translator, seen, records: int) -> dict[str, int]:
 
 
 def _known(config: PrepareConfig, name: str, source: str, target: str, seen: "_Distinct") -> int:
-    path = Path(config.work_dir) / "translations.sqlite"
+    path = Path(config.memory) if config.memory else beside(config.work_dir)
     if not path.is_file():
         return 0
-    with TranslationMemory(path) as memory:
-        return sum(len(memory.get(chunk, name, source, target)) for chunk in seen.chunks())
+    kind = translation_kind(name, source, target)
+    with Memory(path) as memory:
+        return sum(len(memory.get(kind, chunk)) for chunk in seen.chunks())
 
 
 class _Distinct:

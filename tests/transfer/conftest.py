@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sdrrl_factory.transfer.translate.memory import TranslationMemory
+from sdrrl_factory.memory import Memory
 
 
 class FakeTranslator:
@@ -30,7 +30,7 @@ def fake_translator():
 
 @pytest.fixture
 def memory(tmp_path):
-    memory = TranslationMemory(tmp_path / "memory.sqlite")
+    memory = Memory(tmp_path / "memory.sqlite")
     yield memory
     memory.close()
 

@@ -7,6 +7,7 @@ import pytest
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import dump_line, read_jsonl
+from sdrrl_factory.memory import Memory, beside
 from sdrrl_factory.transfer import pipeline, plan
 from sdrrl_factory.transfer.recipe import (
     CodeSwitch,
@@ -18,7 +19,6 @@ from sdrrl_factory.transfer.recipe import (
     Sampling,
     Translator,
 )
-from sdrrl_factory.transfer.translate.memory import TranslationMemory
 
 SPANISH = {"river": "río", "small": "pequeño", "names": "nombra", "question": "pregunta"}
 ENGLISH = {v: k for k, v in SPANISH.items()}
@@ -260,8 +260,8 @@ def test_a_dry_run_counts_what_the_run_then_does(recipe, capsys):
     assert written(config) == {} and WordByWord.segments == 0 and not list(Path(config.work_dir).glob("*"))
     prepare(config)
     assert counts["records"] == 40
-    memory = TranslationMemory(Path(config.work_dir) / "translations.sqlite")
-    forward = memory._db.execute("SELECT count(*) FROM memory WHERE target='spa'").fetchone()[0]
+    memory = Memory(beside(config.work_dir))
+    forward = memory._db.execute('SELECT count(*) FROM memory WHERE kind LIKE \'%"target": "spa"%\'').fetchone()[0]
     memory.close()
     assert counts["spa calls"] == counts["distinct segments"] == forward + 2  # two could not be translated
     assert plan.dry_run(config, str)["spa calls"] == 2

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.memory import Memory
 from sdrrl_factory.transfer.translate import Engine, route
-from sdrrl_factory.transfer.translate.memory import TranslationMemory
 
 
 def translate_texts(texts, translator, memory, source, target) -> list[str | None]:
@@ -53,12 +53,12 @@ def test_the_memory_lasts_over_connections_and_processes(fake_translator, tmp_pa
     code = (
         "import sys; from pathlib import Path; from types import SimpleNamespace as N\n"
         "from sdrrl_factory.transfer.translate import Engine\n"
-        "from sdrrl_factory.transfer.translate.memory import TranslationMemory\n"
+        "from sdrrl_factory.memory import Memory\n"
         "t = N(name='fake', translate=lambda segments, a, b: [s.upper() for s in segments])\n"
-        "Engine(t, TranslationMemory(Path(sys.argv[1]))).texts(['Uno é\u2028two.'], 'eng', 'spa')\n"
+        "Engine(t, Memory(Path(sys.argv[1]))).texts(['Uno é\u2028two.'], 'eng', 'spa')\n"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
-    first, second = TranslationMemory(path), TranslationMemory(path)
+    first, second = Memory(path), Memory(path)
     translator = fake_translator(str.upper)
     try:
         translate_texts(["Three."], translator, first, "eng", "spa")
@@ -169,7 +169,7 @@ def test_an_identity_translator_changes_no_byte(rows):
             assert len(set(segments)) == len(segments)
             return list(segments)
 
-    memory = TranslationMemory(Path(":memory:"))
+    memory = Memory(Path(":memory:"))
     for _ in range(2):
         assert translate_texts(rows, Identity(), memory, "eng", "spa") == rows
     memory.close()

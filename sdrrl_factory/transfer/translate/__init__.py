@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.memory import Memory, translation_kind
 from sdrrl_factory.text import around, kept, pieces
 from sdrrl_factory.transfer.recipe import Translator as Config
-from sdrrl_factory.transfer.translate.memory import TranslationMemory
 
 
 class Translator(Protocol):
@@ -53,7 +53,7 @@ class Engine:
     `sent` counts the segments the translator was asked for.
     """
 
-    def __init__(self, translator: Translator, memory: TranslationMemory, via: Sequence[str] = ()):
+    def __init__(self, translator: Translator, memory: Memory, via: Sequence[str] = ()):
         self.translator, self.memory, self.via = translator, memory, list(via)
         self.sent = 0
 
@@ -95,10 +95,11 @@ class Engine:
         return at, failed
 
     def _hop(self, segments: list[str], source: str, target: str) -> tuple[dict[str, str], dict[str, str]]:
-        known = self.memory.get(segments, self.translator.name, source, target)
+        kind = translation_kind(self.translator.name, source, target)
+        known = self.memory.get(kind, segments)
         missing = [s for s in segments if s not in known]
         fresh, failed = self._ask(missing, source, target) if missing else ({}, {})
-        self.memory.put(fresh, self.translator.name, source, target)
+        self.memory.put(kind, fresh)
         return known | fresh, failed
 
     def _ask(self, segments: list[str], source: str, target: str) -> tuple[dict[str, str], dict[str, str]]:
