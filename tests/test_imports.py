@@ -16,7 +16,7 @@ TOP = [
     "language_id",
     "languages",
     "lm",
-    "page",
+    "pages",
     "rows",
     "server",
     "text",

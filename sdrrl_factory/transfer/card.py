@@ -4,10 +4,13 @@ The same recipe gives the same bytes: no time, no path but the recipe's own, not
 """
 
 import json
-import re
 from pathlib import Path
+from typing import Any
 
-from sdrrl_factory import __version__
+from huggingface_hub import DatasetCardData
+from markupsafe import Markup
+
+from sdrrl_factory import __version__, pages
 from sdrrl_factory.files import atomic_write
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.transfer.recipe import PrepareConfig, Source
@@ -35,39 +38,39 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 def write(path: Path, summary: Summary) -> None:
     """Write the card of one target language's data sets."""
+    # What a server sends may hold half a surrogate pair, which UTF-8 has no bytes for.
+    atomic_write(path, text(summary).encode("utf-8", "replace"))
+
+
+def text(summary: Summary) -> str:
+    """The whole card; what it says of these values is pages/card.md."""
     config = summary.config
-    source, target = LANGUAGES[config.source_lang], LANGUAGES[summary.target]
-    baselines = [f"# the baseline {system}\n{line}" for system, line in summary.dataset_lines() if system != "sdrrl"]
-    sdrrl = [line for system, line in summary.dataset_lines() if system == "sdrrl"]
-    lines = [
-        f"---\n{_front(summary)}---",
-        f"# {_plain(summary.title)}",
-        f"Instructions to teach a model that masters {source.name} to follow them in {target.name}, made from "
-        f"{summary.records} records by `sdrrl prepare` (sdrrl-factory {__version__}), after Zhang et al., *Enhancing "
-        "Multilingual Capabilities of Large Language Models through Self-Distillation from Resource-Rich Languages*.",
-        "Much of it is written by models and translated by machine: it is training data, not a reference.",
-        "## Use",
-        "In a LLaMA-Factory train recipe, with the folder above this one as `dataset_dir`:",
-        _fence("\n".join(sdrrl + baselines) or "# no set has a row", "yaml"),
-        "## Sets",
-        _sets(summary),
-        *([f"{summary.characters}."] if summary.characters else []),
-        "A row is `id`, `subset`, `instruction`, `input`, `output`, `source_lang`, `target_lang`, `answer_origin` (D "
-        "the ground truth, G the model's own, P natural text), and `system` where a source has system prompts.",
-        *_example(summary),
-        "## How it was made",
-        _table(("part", "what served"), summary.parts()),
-        *_answers(summary),
-        *_rejections(summary),
-        *_switches(summary),
-        "## Sources and their licences",
-        "As far as they are known here; a model's terms may also bind what is trained on its answers.",
-        _table(("part", "source", "licence"), licences(config)),
-        "## Settings",
-        _fence(_settings(summary), "yaml"),
-    ]
-    # What a server sends may hold half a surrogate pair.
-    atomic_write(path, ("\n\n".join(lines) + "\n").encode("utf-8", "replace"))
+    example_of, example = _example(summary)
+    return pages.markdown(
+        "card.md",
+        front=Markup(_front(summary)),
+        title=summary.title,
+        version=__version__,
+        source=LANGUAGES[config.source_lang].name,
+        target=LANGUAGES[summary.target].name,
+        records=summary.records,
+        train_recipe=_train_recipe(summary),
+        sets=_sets(summary),
+        characters=summary.characters,
+        example_of=example_of,
+        example=json.dumps(example, ensure_ascii=False, indent=2),
+        parts=summary.parts(),
+        left_out=told(ranked(summary.left_out)),
+        has_own_answers="LL" in summary.sets,
+        origins=summary.origins,
+        given_up=told(ranked(summary.reasons["generation"])),
+        finishes=told(ranked(summary.finishes)),
+        rejections=_rejections(summary),
+        switched=_switched(summary),
+        switch_probability=f"{config.code_switch.probability:g}",
+        licences=licences(config),
+        settings=_settings(summary),
+    )
 
 
 def licences(config: PrepareConfig) -> list[tuple[str, str, str]]:
@@ -97,15 +100,14 @@ def licences(config: PrepareConfig) -> list[tuple[str, str, str]]:
 
 
 def _front(summary: Summary) -> str:
-    """The YAML that dataset cards begin with."""
-    import yaml
-
+    """The YAML that dataset cards begin with, as hubs read it."""
     rows = sum(count.rows for count in summary.sets.values())
-    head = {
+    categories = ["text-generation", "translation"] if "mt" in summary.sets else ["text-generation"]
+    fields: dict[str, Any] = {
         "pretty_name": summary.title,
         "language": [LANGUAGES[code].iso1 for code in (summary.config.source_lang, summary.target)],
         "license": "other",
-        "task_categories": ["text-generation", "translation"][: 1 + bool("mt" in summary.sets)],
+        "task_categories": categories,
         "size_categories": [next((name for limit, name in _SIZES if rows < limit), "1M<n<10M")],
         "tags": ["instruction-tuning", "self-distillation", "SDRRL", "LLaMA-Factory"],
         "configs": [
@@ -114,10 +116,19 @@ def _front(summary: Summary) -> str:
             if count.rows
         ],
     }
-    return yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+    return DatasetCardData(**fields).to_yaml(original_order=list(fields))
 
 
-def _sets(summary: Summary) -> str:
+def _train_recipe(summary: Summary) -> str:
+    """The `dataset:` lines: SDRRL's, and each baseline's below a comment that names it."""
+    lines = summary.dataset_lines()
+    sdrrl = [line for system, line in lines if system == "sdrrl"]
+    baselines = [f"# the baseline {system}\n{line}" for system, line in lines if system != "sdrrl"]
+    return "\n".join(sdrrl + baselines) or "# no set has a row"
+
+
+def _sets(summary: Summary) -> list[tuple[object, ...]]:
+    """(set, what it is, rows, rows that rejections took, mean lengths) of each set."""
     source, target = (LANGUAGES[code].name for code in (summary.config.source_lang, summary.target))
     what = {
         "LL": f"{source} question, {source} answer",
@@ -131,85 +142,54 @@ def _sets(summary: Summary) -> str:
         "cit": f"{source} question that asks for {target}, {target} ground truth",
         "xcot": f"code-switched questions in {source} and {target}, the ground truth of each",
     }
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for subset, count in summary.sets.items():
-        kind = "baseline: " if subset in BASELINES else ""
+        description = f"baseline: {what[subset]}" if subset in BASELINES else what[subset]
         lengths = " / ".join(summary.means(subset)) if count.rows else "-"
         rejected = "-" if subset in summary.natural else summary.missing(subset)
-        rows.append((subset, kind + what[subset], count.rows, rejected, lengths))
-    return _table(("set", "what", "rows", "rejected", "mean words of question / answer"), rows)
+        rows.append((subset, description, count.rows, rejected, lengths))
+    return rows
 
 
-def _example(summary: Summary) -> list[str]:
+def _example(summary: Summary) -> tuple[str, dict]:
+    """(set, one of its rows): of the first example that has any, TT's if it can be; ("", {}) where there is none."""
     for _, rows in summary.examples.items:
         for subset in ("TT", *rows):
             found = rows.get(subset)
             row = found[0] if isinstance(found, list) and found else found
             if row:
-                row = {key: value for key, value in row.items() if value or key != "system"}
-                return [f"One of {subset}:", _fence(json.dumps(row, ensure_ascii=False, indent=2), "json")]
-    return []
+                # An empty system prompt is no part of the row as training reads it.
+                return subset, {key: value for key, value in row.items() if value or key != "system"}
+    return "", {}
 
 
-def _answers(summary: Summary) -> list[str]:
-    if "LL" not in summary.sets:
-        return [f"Left out on reading: {_plain(told(ranked(summary.left_out)))}."]
-    given_up = told(ranked(summary.reasons["generation"]))
-    return [
-        f"Left out on reading: {_plain(told(ranked(summary.left_out)))}. Answers: {summary.origins['G']} the model's "
-        f"own, {summary.origins['D']} ground truth. Own answers given up for the ground truth: {_plain(given_up)}. "
-        f"Generations ended with: {_plain(told(ranked(summary.finishes)))}."
-    ]
-
-
-def _rejections(summary: Summary) -> list[str]:
-    rows = []
-    for side in (side for side in SIDES if side in summary.translated):
+def _rejections(summary: Summary) -> list[tuple[object, ...]]:
+    """(side, step, records left after it, what it rejected) of the translations."""
+    rows: list[tuple[object, ...]] = []
+    for side in SIDES:
+        if side not in summary.translated:
+            continue
         for (stage, left, reasons), name in zip(summary.funnel(side), STAGES, strict=True):
             if name == "above tau":
                 if summary.threshold is None:
                     continue
                 stage = f"above tau = {summary.threshold:g} ({summary.config.quality.backend})"
             rows.append((side, stage, left, told(reasons)))
-    if not rows:
-        return []
-    return ["Translations, and what each step left of them:", _table(("of the", "step", "left", "rejected"), rows)]
+    return rows
 
 
-def _switches(summary: Summary) -> list[str]:
-    if not summary.switched:
-        return []
-    rows = [
+def _switched(summary: Summary) -> list[tuple[object, ...]]:
+    """(set, words, share the dictionary knows, share of these switched) of the questions."""
+    return [
         (subset, words, f"{known / max(words, 1):.1%}", f"{switched / max(known, 1):.1%}")
         for subset, (words, known, switched) in summary.switched.items()
-    ]
-    head = ("questions of", "words", "known to the dictionary", "of these switched")
-    return [
-        f"Code-switching, with probability {summary.config.code_switch.probability:g} a known word:",
-        _table(head, rows),
     ]
 
 
 def _settings(summary: Summary) -> str:
+    """The recipe of this target language alone, without what does not change the data."""
     import yaml
 
     recipe = yaml.safe_load(settings(summary.config)) | {"target_lang": summary.target}
     data = {key: value for key, value in recipe.items() if key not in _NOT_DATA}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100).rstrip()
-
-
-def _table(head: tuple, rows: list[tuple]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_plain(str(cell)) for cell in line)} |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown takes as it stands, on one line."""
-    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return flat if set(flat) == {"-"} else re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", flat)
-
-
-def _fence(text: str, kind: str) -> str:
-    """A code block that nothing in `text` can end."""
-    ticks = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
-    return f"{ticks}{kind}\n{text}\n{ticks}"

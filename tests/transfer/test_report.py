@@ -118,8 +118,8 @@ class Page(HTMLParser):
         self.text += data
 
 
-def written(path: Path, *summaries: Summary) -> str:
-    report.write(path, list(summaries))
+def written(path: Path, summary: Summary) -> str:
+    report.write(path, summary)
     return path.read_text(encoding="utf-8")
 
 
@@ -286,7 +286,7 @@ def nasty_summary() -> Summary:
     records = [make_record(f"{NASTY}{i}", random.Random(i), NASTY) for i in range(8)]
     for record in records:
         record["reasons"] += [f"question: {NASTY}", f"generation: {NASTY}"]
-    summary = make_summary(records, instructions=[NASTY, Source(NASTY)], name=NASTY)
+    summary = make_summary(records, instructions=[NASTY, Source(path=NASTY)], name=NASTY)
     summary.add_natural("mt", {"id": NASTY, "instruction": NASTY, "input": NASTY, "output": NASTY})
     summary.left_out[NASTY] = 3
     summary.formats, summary.facts = [NASTY], {NASTY: NASTY}
@@ -374,15 +374,6 @@ def test_long_texts_are_cut_and_half_characters_do_not_stop_it(tmp_path):
     carded(tmp_path / "c.md", summary)
 
 
-def test_several_targets_stand_in_one_report(summary, tmp_path):
-    other = Summary(config(target_lang=["spa", "nob"]), "nob")
-    page = Page(written(tmp_path / "r.html", summary, other))
-    assert page.open == []
-    hrefs = [attrs["href"] for tag, attrs in page.seen if tag == "a"]
-    ids = [attrs["id"] for _, attrs in page.seen if attrs.get("id")]
-    assert hrefs == ["#spa", "#nob"] and ids == ["spa", "nob"]
-
-
 def front(text: str) -> dict:
     assert text.startswith("---\n")
     return yaml.safe_load(text.split("---\n")[1])
@@ -439,7 +430,7 @@ def test_nothing_breaks_the_cards_tables(tmp_path):
             {"instructions": ["alpaca_data.json"]},
             ("instructions", "alpaca_data.json", "not stated in the file; check with its owner"),
         ),
-        ({"instructions": Source("tatsu-lab/alpaca")}, ("instructions", "tatsu-lab/alpaca", "CC BY-NC 4.0")),
+        ({"instructions": Source(path="tatsu-lab/alpaca")}, ("instructions", "tatsu-lab/alpaca", "CC BY-NC 4.0")),
         ({}, ("dictionary", "freedict", "GPL (see the dictionary's own header)")),
         ({}, ("parallel corpus", "gettext", "BSD-3-Clause (Django's message catalogues)")),
         (
