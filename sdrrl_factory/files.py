@@ -1,10 +1,11 @@
-"""Files as both sides read and write them: whole or not at all, with the place of every mistake."""
+"""Whole files: written all at once or not at all, hashed, read as text."""
 
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
@@ -21,8 +22,10 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
     try:
         with os.fdopen(fd, "wb") as f:
             f.write(raw)
+            # Without it a power failure can leave the new name on an empty file.
             f.flush()
             os.fsync(f.fileno())
+        # mkstemp makes files that only their owner can read; data sets are read by others.
         os.chmod(part, 0o644)
         os.replace(part, path)
     except BaseException:
@@ -43,33 +46,28 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
         atomic_write(path, raw)
 
 
-def read_text(path: str | Path) -> str:
-    """The file's text; a missing or non-UTF-8 file is a `UserError` that names it."""
+@contextmanager
+def naming_errors(path: str | Path) -> Iterator[None]:
+    """What the system says against reading the file becomes a `UserError` that names it."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        yield
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check the path") from None
+        raise UserError("no such file", "check the path", at=str(path)) from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; name a file in it") from None
+        raise UserError("is a folder", "name a file in it", at=str(path)) from None
     except PermissionError:
-        raise UserError(f"{path}: may not be read; check its permissions") from None
+        raise UserError("may not be read", "check its permissions", at=str(path)) from None
+    except OSError as err:
+        raise UserError(f"cannot be read ({err.strerror or err})", "check the file", at=str(path)) from None
+
+
+def read_text(path: str | Path) -> str:
+    """The file's text, without a byte order mark; a missing or non-UTF-8 file is a `UserError` that names it."""
+    try:
+        with naming_errors(path):
+            return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as err:
-        raise UserError(f"{path}: not UTF-8 (byte {err.start}); convert it, e.g. with iconv -t UTF-8") from None
-
-
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
-    """Yield (line number from 1, object); blank lines are passed over."""
-    # Only "\n" ends a line: JSON strings may hold U+2028 and its like.
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as err:
-            raise UserError(f"{path}:{number}: not JSON ({err}); mend or remove the line") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: {type(row).__name__} instead of an object {{...}}; mend the line")
-        yield number, row
+        raise UserError(f"not UTF-8 (byte {err.start})", "convert it, e.g. with iconv -t UTF-8", at=str(path)) from None
 
 
 def sha256(data: str | bytes) -> str:
@@ -87,6 +85,7 @@ def fingerprint(folder: str | Path) -> str:
     for path in sorted(Path(folder).glob("*")):
         if path.suffix in (".json", ".jinja", ".safetensors", ".bin", ".model"):
             with open(path, "rb") as f:
+                # Of a file of weights the first and the last MiB: its header, and the weights written last.
                 head = f.read(1 << 20)
                 f.seek(max(0, path.stat().st_size - (1 << 20)))
                 parts.append(f"{path.name} {path.stat().st_size} {sha256(head + f.read())}")

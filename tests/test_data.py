@@ -1,11 +1,11 @@
 """The data this project ships: seeds to learn from, held-out sets to measure on, and nothing in both."""
 
-from sdrrl_factory.files import read_jsonl
+from sdrrl_factory.rows import read_rows
 from tests.conftest import ROOT
 
 
 def rows(path: str) -> list[dict]:
-    return [row for _, row in read_jsonl(ROOT / "data" / path)]
+    return [row.values for row in read_rows(ROOT / "data" / path)]
 
 
 def test_seeds_and_held_out_do_not_meet():

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import atomic_write, read_jsonl, read_text, sha256, sha256_file, write_jsonl
+from sdrrl_factory.files import atomic_write, read_text, sha256, sha256_file, write_jsonl
+from sdrrl_factory.rows import read_rows
 
 
 def full(*_):
@@ -55,27 +56,27 @@ def test_jsonl_round_trip_keeps_every_character(tmp_path):
     rows = [{"z": "a\u2028b\u2029c\x85d", "a": "\r\n\t\0😀"}, {"שלום": None}]
     path = tmp_path / "a.jsonl"
     write_jsonl(path, rows)
-    assert [row for _, row in read_jsonl(path)] == rows
+    assert [row.values for row in read_rows(path)] == rows
     raw = path.read_bytes()
     assert raw.count(b"\n") == 2 and "\u2028".encode() in raw and "שלום".encode() in raw
     assert list(json.loads(raw.split(b"\n")[0])) == ["z", "a"]
 
 
-def test_read_jsonl_numbers_lines_and_passes_over_blank_ones(tmp_path):
+def test_rows_number_lines_and_passes_over_blank_ones(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n  \n{"a": 2}')
-    assert list(read_jsonl(path)) == [(1, {"a": 1}), (4, {"a": 2})]
+    assert list(read_rows(path)) == [(f"{path}:1", 1, {"a": 1}), (f"{path}:4", 4, {"a": 2})]
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("{'a': 1}", "not JSON"), ("[1]", "list"), ('"text"', "str"), ("null", "NoneType"), ('{"a": 1} x', "not JSON")],
+    [("{'a': 1}", "not JSON"), ("[1]", "list"), ('"text"', "str"), ("null", "null"), ('{"a": 1} x', "not JSON")],
 )
-def test_read_jsonl_names_file_and_line(tmp_path, line, said):
+def test_a_broken_row_names_file_and_line(tmp_path, line, said):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"a": "x\u2028y"}}\n\n{line}\n', encoding="utf-8")
     with pytest.raises(UserError, match=said) as err:
-        list(read_jsonl(path))
+        list(read_rows(path))
     assert str(err.value).startswith(f"{path}:3: ") and "\n" not in str(err.value)
 
 

@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sdrrl_factory.files import dump_line, read_jsonl, sha256, sha256_file, write_jsonl
+from sdrrl_factory import rows
+from sdrrl_factory.files import dump_line, sha256, sha256_file, write_jsonl
 
 Batch = dict[str, list]
 
@@ -63,8 +64,8 @@ class Store:
 def read_rows(shards: Iterable[Path]) -> Iterator[dict]:
     """The rows of `shards`, one shard in memory at a time."""
     for shard in shards:
-        for _, row in read_jsonl(shard):
-            yield row
+        for row in rows.read_rows(shard):
+            yield row.values
 
 
 def columns(rows: list[dict]) -> Batch:

@@ -44,7 +44,7 @@ def one_by_one(exact, tokenizer, prompt: str, choices: list[str]) -> list[float]
 
 
 def task(**keys) -> TaskConfig:
-    return TaskConfig("belebele", str(DATA), ["spa"], **keys)
+    return TaskConfig(task="belebele", path=str(DATA), langs=["spa"], **keys)
 
 
 def part_of(**keys):
@@ -187,7 +187,7 @@ def test_examples_are_drawn_once_and_not_asked(lm, tmp_path):
     other = part_of(shots=2, examples=str(DATA / "eng_Latn.jsonl"))
     assert len(other.items) == 6 and "The vet said" in other.prompt
     # The same questions in every language: the draw is by link and number.
-    own = belebele.read(replace(task(shots=1), langs=["eng", "spa"]), "p")
+    own = belebele.read(task(shots=1).model_copy(update={"langs": ["eng", "spa"]}), "p")
     assert [part.items[0].id for part in own][0] == [part.items[0].id for part in own][1]
 
 
@@ -197,7 +197,7 @@ def test_braces_in_an_example_stay(tmp_path):
     for row in rows:
         row["question"] += " {A} {x}"
     (tmp_path / "spa_Latn.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    [part] = belebele.read(TaskConfig("belebele", str(tmp_path), ["spa"], shots=1), "p")
+    [part] = belebele.read(TaskConfig(task="belebele", path=str(tmp_path), langs=["spa"], shots=1), "p")
     assert part.prompt.format_map(part.items[0].texts).count("{A} {x}") == 2
 
 
@@ -242,7 +242,7 @@ ROW = {
         (spoiled(ROW) + "\n" + spoiled(ROW), {}, r"spa_Latn.jsonl:2: a 1 stands twice"),
         ("", {}, r"spa_Latn.jsonl: 0 questions"),
         ("{", {}, r"spa_Latn.jsonl:1: not JSON"),
-        ("ñ".encode("latin-1"), {}, r"spa_Latn.jsonl: not UTF-8"),
+        ("ñ".encode("latin-1"), {}, r"spa_Latn.jsonl:1: not UTF-8"),
         (None, {}, r"spa_Latn.jsonl: no such file"),
         (spoiled(ROW), {"shots": 5}, r"tasks.0.shots: .* has too few questions for 5 examples"),
         (spoiled(ROW), {"mode": "guess"}, r"tasks.0.mode: 'guess' is neither likelihood nor generate"),
@@ -256,5 +256,5 @@ def test_a_mistake_is_one_line(tmp_path, raw, keys, expected):
     if raw is not None:
         (tmp_path / "spa_Latn.jsonl").write_bytes(raw if isinstance(raw, bytes) else raw.encode())
     with pytest.raises(UserError, match=expected) as caught:
-        belebele.read(TaskConfig("belebele", str(tmp_path), ["spa"], **keys), "r.yaml:3: tasks.0")
+        belebele.read(TaskConfig(task="belebele", path=str(tmp_path), langs=["spa"], **keys), "r.yaml:3: tasks.0")
     assert "\n" not in str(caught.value)

@@ -45,7 +45,7 @@ def test_no_answer_agrees_only_with_no_answer():
 
 
 def test_parts_and_scores():
-    config = TaskConfig("mkqa", str(DATA / "mkqa.jsonl.gz"), ["spa", "jpn", "nob"])
+    config = TaskConfig(task="mkqa", path=str(DATA / "mkqa.jsonl.gz"), langs=["spa", "jpn", "nob"])
     parts = mkqa.read(config, "p")
     # Five questions, one without an answer.
     assert [(part.name, len(part.items)) for part in parts] == [("mkqa.spa", 4), ("mkqa.jpn", 4), ("mkqa.nob", 4)]
@@ -62,7 +62,7 @@ def test_parts_and_scores():
 
 def test_the_file_may_be_unpacked(tmp_path):
     (tmp_path / "mkqa.jsonl").write_bytes(gzip.decompress((DATA / "mkqa.jsonl.gz").read_bytes()))
-    [part] = mkqa.read(TaskConfig("mkqa", str(tmp_path / "mkqa.jsonl"), ["eng"]), "p")
+    [part] = mkqa.read(TaskConfig(task="mkqa", path=str(tmp_path / "mkqa.jsonl"), langs=["eng"]), "p")
     assert len(part.items) == 4
 
 
@@ -85,11 +85,11 @@ NONE = [{"type": "long_answer", "text": None}]
 def test_a_mistake_is_one_line(tmp_path, raw, langs, expected):
     (tmp_path / "mkqa.jsonl").write_text(raw, encoding="utf-8")
     with pytest.raises(UserError, match=expected) as caught:
-        mkqa.read(TaskConfig("mkqa", str(tmp_path / "mkqa.jsonl"), langs), "p")
+        mkqa.read(TaskConfig(task="mkqa", path=str(tmp_path / "mkqa.jsonl"), langs=langs), "p")
     assert "\n" not in str(caught.value)
 
 
 def test_half_a_gzip_file_is_one_line(tmp_path):
     (tmp_path / "mkqa.jsonl.gz").write_bytes((DATA / "mkqa.jsonl.gz").read_bytes()[:500])
-    with pytest.raises(UserError, match="mkqa.jsonl.gz: not a whole gzip file; fetch it again"):
-        mkqa.read(TaskConfig("mkqa", str(tmp_path / "mkqa.jsonl.gz"), ["spa"]), "p")
+    with pytest.raises(UserError, match="mkqa.jsonl.gz: broken gzip .*; fetch the file again"):
+        mkqa.read(TaskConfig(task="mkqa", path=str(tmp_path / "mkqa.jsonl.gz"), langs=["spa"]), "p")

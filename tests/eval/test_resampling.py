@@ -19,7 +19,7 @@ from sdrrl_eval.measure import runner
 from sdrrl_eval.measure.metrics import mt
 from sdrrl_eval.measure.recipe import EvalConfig, TaskConfig
 from sdrrl_eval.resampling import PERMUTATIONS, Statistics, exact_p, holm, interval, mcnemar, random_p, wilson
-from sdrrl_factory.files import read_jsonl
+from sdrrl_factory.rows import read_rows
 from tests.conftest import ROOT, write_rows
 
 SYSTEMS = json.loads((ROOT / "tests/data/systems.json").read_text(encoding="utf-8"))["systems"]
@@ -334,21 +334,21 @@ def test_every_score_of_every_task_comes_out_of_its_predictions(checkpoint, tmp_
     pytest.importorskip("rouge_score", reason="rouge-score is missing: pip install 'sdrrl-factory[rouge]'")
     data, held = ROOT / "tests/data", ROOT / "data/heldout"
     tasks = [
-        TaskConfig("belebele", str(data / "belebele"), ["spa", "eng"]),
-        TaskConfig("flores", str(data / "flores"), ["spa"], tokenizer="13a", metrics=["bleu", "chrf", "chrf++"]),
-        TaskConfig("xlsum", str(data / "xlsum"), ["spa", "eng"]),
-        TaskConfig("mkqa", str(data / "mkqa/mkqa.jsonl.gz"), ["spa", "eng"]),
-        TaskConfig("translation", str(held / "sentences"), ["spa"]),
-        TaskConfig("instructions", str(held / "instructions.{lang}.jsonl"), ["spa"]),
-        TaskConfig("off_target", str(held / "questions.{lang}.jsonl"), ["spa"]),
-        TaskConfig("text_loss", str(held / "sentences"), ["spa"]),
+        TaskConfig(task="belebele", path=str(data / "belebele"), langs=["spa", "eng"]),
+        TaskConfig(task="flores", path=str(data / "flores"), langs=["spa"], tokenizer="13a", metrics=["bleu", "chrf", "chrf++"]),
+        TaskConfig(task="xlsum", path=str(data / "xlsum"), langs=["spa", "eng"]),
+        TaskConfig(task="mkqa", path=str(data / "mkqa/mkqa.jsonl.gz"), langs=["spa", "eng"]),
+        TaskConfig(task="translation", path=str(held / "sentences"), langs=["spa"]),
+        TaskConfig(task="instructions", path=str(held / "instructions.{lang}.jsonl"), langs=["spa"]),
+        TaskConfig(task="off_target", path=str(held / "questions.{lang}.jsonl"), langs=["spa"]),
+        TaskConfig(task="text_loss", path=str(held / "sentences"), langs=["spa"]),
     ]
-    config = EvalConfig(checkpoint, tasks, str(tmp_path / "run"), max_samples=8, max_new_tokens=8)
+    config = EvalConfig(model=checkpoint, tasks=tasks, output_dir=str(tmp_path / "run"), max_samples=8, max_new_tokens=8)
     scores = runner.run(config, "r.yaml")["scores"]
     assert {score["task"] for score in scores} == {task.task for task in tasks}
     for score in scores:
-        given = read_jsonl(tmp_path / "run/predictions" / f"{stem(score)}.jsonl")
-        found = statistics(score, [row for _, row in given])
+        predictions = read_rows(tmp_path / "run/predictions" / f"{stem(score)}.jsonl")
+        found = statistics(score, [row.values for row in predictions])
         assert found is not None, score
         assert found.total() == pytest.approx(score["value"], abs=0.006)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import dump_line, read_jsonl
+from sdrrl_factory.files import dump_line
 from sdrrl_factory.memory import Memory, beside
+from sdrrl_factory.rows import read_rows
 from sdrrl_factory.transfer import pipeline, plan
 from sdrrl_factory.transfer.recipe import (
     CodeSwitch,
@@ -83,13 +84,13 @@ def recipe(tmp_path, monkeypatch):
         defaults = {
             "generator": Generator(model="org/model"),
             "quality": Quality(threshold=0.4),
-            "language_id": LanguageId("none"),
+            "language_id": LanguageId(backend="none"),
             "dataset_dir": str(tmp_path / folder / "data"),
             "work_dir": str(tmp_path / folder / "work"),
             "shard_size": 7,
             "target_lang": "spa",
         }
-        return PrepareConfig(str(source), **(defaults | keys))
+        return PrepareConfig(instructions=str(source), **(defaults | keys))
 
     return make
 
@@ -111,7 +112,7 @@ def test_six_subsets_come_out(recipe, tmp_path):
     names = pipeline.prepare(config, str)
     assert names == [f"sdrrl_spa_{s}" for s in ("ll", "tl", "lt", "tt", "mt", "comp")]
     rows = {
-        s: [r for _, r in read_jsonl(f"{config.dataset_dir}/sdrrl_spa/{s}.jsonl")]
+        s: [r.values for r in read_rows(f"{config.dataset_dir}/sdrrl_spa/{s}.jsonl")]
         for s in ("ll", "tl", "lt", "tt", "mt")
     }
     ids = {s: {r["id"] for r in rows[s]} for s in rows}
@@ -161,7 +162,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(recipe, monkeypatch):
 def test_code_switching_leaves_answers_alone(recipe):
     configs = [recipe(str(p), code_switch=CodeSwitch(probability=p), parallel=Parallel(size=0)) for p in (0.0, 1.0)]
     plain, switched = (
-        {s: list(read_jsonl(f"{c.dataset_dir}/sdrrl_spa/{s}.jsonl")) for s in ("ll", "lt")}
+        {s: list(read_rows(f"{c.dataset_dir}/sdrrl_spa/{s}.jsonl")) for s in ("ll", "lt")}
         for c in configs
         if prepare(c)
     )
@@ -255,7 +256,7 @@ def test_shuffled_rows_give_the_same_rows(recipe, tmp_path):
 
 
 def test_a_dry_run_counts_what_the_run_then_does(recipe, capsys):
-    config = recipe("a", sampling=Sampling(1.0))
+    config = recipe("a", sampling=Sampling(keep_ground_truth=1.0))
     counts = plan.dry_run(config, str)
     assert written(config) == {} and WordByWord.segments == 0 and not list(Path(config.work_dir).glob("*"))
     prepare(config)
@@ -276,11 +277,11 @@ def test_the_report_and_the_card_are_there(recipe):
 
 
 def test_without_a_translator_there_is_what_needs_none(recipe):
-    config = recipe("a", translator=Translator("none"), systems=["sdrrl", "sft", "cit"])
+    config = recipe("a", translator=Translator(backend="none"), systems=["sdrrl", "sft", "cit"])
     names = pipeline.prepare(config, str)
     assert [n.removeprefix("sdrrl_spa_") for n in names] == ["ll", "mt", "comp", "sft"]
     assert WordByWord.segments == 0
-    rows = [row for _, row in read_jsonl(f"{config.dataset_dir}/sdrrl_spa/ll.jsonl")]
+    rows = [row.values for row in read_rows(f"{config.dataset_dir}/sdrrl_spa/ll.jsonl")]
     assert len(rows) == 40 and any("río" in row["instruction"] for row in rows)
 
 

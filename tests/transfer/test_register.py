@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import read_jsonl
+from sdrrl_factory.rows import read_rows
 from sdrrl_factory.transfer.register import DataSets
 
 ROWS = [{"id": "a", "instruction": "¿Qué?", "input": "", "output": "x\u2028y"}]
@@ -40,7 +40,7 @@ def test_subsets_are_written_and_named(tmp_path):
         "demo_spa_ll": {"file_name": "demo_spa/ll.jsonl", "columns": columns, "sdrrl": {"subset": "LL", "weight": 1.0}},
         "demo_spa_mt": {"file_name": "demo_spa/mt.jsonl", "columns": columns, "sdrrl": {"subset": "mt", "weight": 1.0}},
     }
-    assert [r for _, r in read_jsonl(tmp_path / "demo_spa" / "mt.jsonl")] == ROWS * 2
+    assert [r.values for r in read_rows(tmp_path / "demo_spa" / "mt.jsonl")] == ROWS * 2
 
 
 def test_foreign_entries_stay_as_they_were(tmp_path):
@@ -137,8 +137,8 @@ def test_system_prompts_are_a_column_only_where_there_are_some(tmp_path):
     register(tmp_path, "b", "spa", {"LL": rows})
     info = json.loads((tmp_path / "dataset_info.json").read_text())
     assert info["a_spa_ll"]["columns"]["system"] == "system" and "system" not in info["b_spa_ll"]["columns"]
-    assert [r for _, r in read_jsonl(tmp_path / "a_spa/ll.jsonl")] == rows
-    assert [r for _, r in read_jsonl(tmp_path / "b_spa/ll.jsonl")] == ROWS
+    assert [r.values for r in read_rows(tmp_path / "a_spa/ll.jsonl")] == rows
+    assert [r.values for r in read_rows(tmp_path / "b_spa/ll.jsonl")] == ROWS
 
 
 def test_left_early_nothing_has_changed(tmp_path):

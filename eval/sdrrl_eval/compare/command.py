@@ -11,8 +11,9 @@ from sdrrl_eval.compare.differences import differences
 from sdrrl_eval.compare.runs import ENGLISH, Row, Run
 from sdrrl_eval.compare.tables import Block, Table
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import atomic_write, read_jsonl
+from sdrrl_factory.files import atomic_write
 from sdrrl_factory.languages import LANGUAGES
+from sdrrl_factory.rows import read_rows
 
 _CHANGES = 3  # up to so many runs, each has its change against the base beside it
 
@@ -252,11 +253,11 @@ def read_curves(train_log: str) -> dict[str, list[tuple[int, float]]]:
     A step logged twice (a resumed run) keeps its last loss.
     """
     points: dict[str, dict[int, float]] = {}
-    for number, row in read_jsonl(train_log):
+    for at, _, row in read_rows(train_log):
         losses = {m[1] or "all": row[key] for key in row if (m := re.fullmatch(r"loss(?:_([A-Za-z]\w*))?", key))}
         for name, loss in losses.items():
             if not isinstance(row.get("current_steps"), int) or not runs.finite(loss):
-                raise UserError(f"{train_log}:{number}: current_steps or a loss is no number; remove the line")
+                raise UserError("current_steps or a loss is no number", "remove the line", at=at)
             points.setdefault(name, {})[row["current_steps"]] = float(loss)
     if not points:
         raise UserError(f"{train_log}: no line with a loss; name the trainer_log.jsonl in the training's output_dir")

@@ -13,7 +13,8 @@ from sdrrl_eval.compare.tables import Cell, ranks
 from sdrrl_eval.measure.overlap import DROPPED
 from sdrrl_eval.resampling import Statistics
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import read_jsonl, read_text
+from sdrrl_factory.files import read_text
+from sdrrl_factory.rows import read_rows
 
 _SCORE_TYPES = {"task": str, "metric": str, "target_lang": str, "n": int, "signature": str}
 ENGLISH = "eng"
@@ -336,5 +337,5 @@ def predictions(folder: Path, name: str) -> dict[tuple[str, str], dict]:
     path = folder / "predictions" / f"{name}.jsonl"
     if not path.is_file():
         return {}
-    rows = [row for _, row in read_jsonl(path)]
+    rows = [row.values for row in read_rows(path)]
     return {(str(row.get("id")), str(row.get("reference") or row.get("prompt"))): row for row in rows}

@@ -12,7 +12,7 @@ from pathlib import Path
 from sdrrl_eval.measure.tasks.part import Item, Part
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import atomic_write, dump_line, read_text
-from sdrrl_factory.rows import KINDS, is_held_out, read_hub, read_plain, read_rows, suffix
+from sdrrl_factory.rows import KINDS, is_held_out, read_hub, read_lines, read_rows, suffix
 
 DROPPED = "overlap:dropped"  # in the signature of a score without the items that overlap
 _INFO = "data/dataset_info.json"  # LLaMA-Factory's own default
@@ -205,7 +205,9 @@ def _files(path: Path, place: str) -> dict[str, Callable[[], Iterator]]:
 
 def _reader(path: str) -> Callable[[], Iterator]:
     def read() -> Iterator:
-        return read_rows(path) if suffix(path) in KINDS and not _is_pairs(path) else read_plain(path)
+        if suffix(path) in KINDS and not _is_pairs(path):
+            return ((at, row) for at, _, row in read_rows(path))
+        return ((f"{path}:{number}", line) for number, line in read_lines(path))
 
     return read
 
@@ -214,7 +216,7 @@ def _is_pairs(path: str) -> bool:
     """Whether a TSV has sentences in its first line too, and quotes that quote nothing."""
     if suffix(path) != ".tsv":
         return False
-    _, header = next(read_plain(path), ("", ""))
+    _, header = next(read_lines(path), (0, ""))
     return not _COLUMNS & set(header.strip().split("\t"))
 
 
@@ -255,7 +257,11 @@ def _named(path: str, names: Sequence[str]) -> dict[str, Callable[[], Iterator]]
 
 def _hub_reader(entry: dict, place: str) -> Callable[[], Iterator]:
     def read() -> Iterator:
-        return read_hub(entry["hf_hub_url"], entry.get("subset"), entry.get("split") or "train", place)
+        try:
+            for at, _, row in read_hub(entry["hf_hub_url"], entry.get("subset"), entry.get("split") or "train"):
+                yield at, row
+        except UserError as err:
+            raise UserError(err.what, err.fix, at=place) from None
 
     return read
 

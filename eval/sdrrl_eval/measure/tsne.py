@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import atomic_write, read_jsonl, read_text
+from sdrrl_factory.files import atomic_write, read_text
+from sdrrl_factory.rows import read_rows
 
 _SEED, _PERPLEXITY, _BATCH = 42, 30.0, 16
 _MIN_PAIRS = 4
@@ -97,9 +98,9 @@ def _texts(path: str) -> list[str]:
             raise UserError(f"{path}:{lines.index('') + 1}: empty line; put one instruction a line")
         return lines
     out = []
-    for number, row in read_jsonl(path):
+    for at, _, row in read_rows(path):
         if not isinstance(row.get("instruction"), str) or not row["instruction"].strip():
-            raise UserError(f"{path}:{number}: instruction is missing or empty; write it as text")
+            raise UserError("instruction is missing or empty", "write it as text", at=at)
         out.append("\n".join(filter(None, [row["instruction"], row.get("input")])))
     return out
 

@@ -7,11 +7,11 @@ from sdrrl_eval.measure.answers import Answers
 from sdrrl_eval.measure.metrics.score import ratio
 from sdrrl_eval.measure.recipe import TaskConfig, metrics
 from sdrrl_eval.measure.tasks.part import Item, Part, fill
-from sdrrl_eval.measure.tasks.rows import rows
 from sdrrl_eval.measure.tasks.words import form, text
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import Language, language
 from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.rows import read_rows
 
 LETTERS = ("A", "B", "C", "D")
 # The paper's few-shot form, blanks as in lm-evaluation-harness.
@@ -66,8 +66,7 @@ def _part(task: TaskConfig, lang: Language, prompt: str, place: str) -> Part:
 def _items(path: str) -> list[Item]:
     """Without prompts; the id is `<link> <question_number>`, the reference the right letter."""
     items: dict[str, Item] = {}
-    for number, row in rows(path):
-        place = f"{path}:{number}"
+    for place, number, row in read_rows(path):
         texts = {name: text(row, key, place) for name, key in _KEYS.items()}
         texts["question"] = texts["question"].strip()
         right = str(row.get("correct_answer_num"))

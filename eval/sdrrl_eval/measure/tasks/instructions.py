@@ -5,10 +5,10 @@ from sdrrl_eval.measure.metrics import mt
 from sdrrl_eval.measure.metrics.score import token_loss
 from sdrrl_eval.measure.recipe import TaskConfig, metrics
 from sdrrl_eval.measure.tasks.part import Item, Part, fill
-from sdrrl_eval.measure.tasks.rows import rows
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import language
 from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.rows import read_rows
 
 _METRICS = ("chrf", "answer_loss")
 
@@ -33,18 +33,18 @@ def question_parts(task: TaskConfig, place: str, answered: bool) -> list[Part]:
 
 def _items(path: str, answered: bool) -> list[Item]:
     items, seen = [], set()
-    for number, row in rows(path):
+    for place, number, row in read_rows(path):
         for key in ("instruction", "output") if answered else ("instruction",):
             if not isinstance(row.get(key), str) or not row[key].strip():
-                raise UserError(f"{path}:{number}: {key} is missing or empty; write it as text")
+                raise UserError(f"{place}: {key} is missing or empty; write it as text")
         given = next((row[key] for key in ("input", "context") if row.get(key)), "")
         output = row.get("output")
         for key, value in (("input", given), ("output", output or "")):
             if not isinstance(value, str):
-                raise UserError(f"{path}:{number}: {key} is {type(value).__name__}; write it as text")
+                raise UserError(f"{place}: {key} is {type(value).__name__}; write it as text")
         name = str(row.get("id", number))
         if name in seen:
-            raise UserError(f"{path}:{number}: id {name!r} stands twice; make the ids distinct")
+            raise UserError(f"{place}: id {name!r} stands twice; make the ids distinct")
         seen.add(name)
         question = "\n".join(filter(None, [row["instruction"], given]))
         items.append(Item(name, question, output, {"question": question}))

@@ -7,11 +7,11 @@ from sdrrl_eval.measure.metrics import mkqa
 from sdrrl_eval.measure.metrics.score import ratio
 from sdrrl_eval.measure.recipe import TaskConfig, metrics
 from sdrrl_eval.measure.tasks.part import Item, Part
-from sdrrl_eval.measure.tasks.rows import rows
 from sdrrl_eval.measure.tasks.words import form, text
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import Language, language
 from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.rows import Row, read_rows
 
 PROMPT = "Answer the following question in {language} with as few words as possible.\n{question}"
 _METRICS = tuple(mkqa.METRICS)
@@ -36,14 +36,13 @@ def read(task: TaskConfig, place: str) -> list[Part]:
 
 
 @lru_cache(maxsize=1)
-def _rows(path: str) -> list[tuple[int, dict]]:
-    return list(rows(path))
+def _rows(path: str) -> list[Row]:
+    return list(read_rows(path))
 
 
 def _items(path: str, lang: Language, prompt: str) -> list[Item]:
     items: dict[str, Item] = {}
-    for number, row in _rows(path):
-        place = f"{path}:{number}"
+    for place, number, row in _rows(path):
         if gold := _gold(row, lang.mkqa, place):
             queries = row.get("queries")
             question = text(queries if isinstance(queries, dict) else {}, lang.mkqa, f"{place}: queries")

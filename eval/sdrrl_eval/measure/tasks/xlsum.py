@@ -6,11 +6,11 @@ from sdrrl_eval.measure.answers import Answers
 from sdrrl_eval.measure.metrics.rouge import Rouge
 from sdrrl_eval.measure.recipe import TaskConfig, metrics
 from sdrrl_eval.measure.tasks.part import Item, Part, fill
-from sdrrl_eval.measure.tasks.rows import rows
 from sdrrl_eval.measure.tasks.words import form, text
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import Language, language
 from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.rows import read_rows
 
 PROMPT = "Summarize the following text in one sentence in {language}.\n{text}"
 _METRICS = ("rouge1", "rougeL")
@@ -35,8 +35,7 @@ def _part(task: TaskConfig, lang: Language, prompt: str, place: str) -> Part:
         path = str(Path(path) / fill("{xlsum}_test.jsonl", lang, place))
     prompt = prompt.replace("{language}", lang.name)
     items: dict[str, Item] = {}
-    for number, row in rows(path):
-        where = f"{path}:{number}"
+    for where, number, row in read_rows(path):
         summary, whole = text(row, "summary", where), text(row, "text", where)
         name = str(row.get("id", number))
         if name in items:
