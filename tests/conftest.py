@@ -41,8 +41,7 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
+def build_tiny(folder: Path) -> Path:
     """A Llama of two layers that knows nothing, with a byte-level BPE tokenizer and the smollm2 chat format."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -77,10 +76,14 @@ def tiny(tmp_path_factory) -> Path:
         initializer_range=0.2,
         tie_word_embeddings=True,
     )
-    folder = tmp_path_factory.mktemp("tiny") / "tiny"
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    return build_tiny(tmp_path_factory.mktemp("tiny") / "tiny")
 
 
 @pytest.fixture(scope="session")
