@@ -1,7 +1,7 @@
 # make demo   the whole road on the embedded default: English instructions to a better Spanish checkpoint
 # make test   the tests (make test-all: the long ones too; make test-ui: the web page, in a browser)
 # make test-matrix   other versions of LLaMA-Factory, transformers, numpy and DeepSpeed (CELLS=...: those of tests/matrix)
-# make lint: ruff; make bench: speed and memory; make clean: forget all results
+# make lint: ruff and mypy; make bench: speed and memory; make clean: forget all results
 #
 # Everything needed is installed first, system packages included (Debian; as root or by sudo).
 
@@ -21,41 +21,10 @@ ALL_EXTRAS := embedded,dev,comet,rouge,ctranslate2,server,cld3,jpn,tha,khm,align
 export HF_HUB_OFFLINE := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# CPUs that multiply in bfloat16 train twice as fast in it; the weights stay float32.
-BF16 := $(shell grep -qwE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null && echo true || echo false)
-
-SUBSETS := $(foreach s,ll tl lt tt mt comp,data/demo_spa/$(s).jsonl)
-TRAINED := runs/train/demo_spa_sdrrl
-EXPORTED := runs/export/demo_spa_sdrrl
-EVAL := yaml_recipes/eval/demo_spa.yaml
-TSNE := runs/tsne/demo_spa_sdrrl
-
-.PHONY: demo demo-results test test-all test-ui test-matrix lint bench clean install
+.PHONY: demo test test-all test-ui test-matrix lint bench clean install
 
 demo: install
-	sdrrl unpack-model models/smollm2-135m
-	sdrrl prepare yaml_recipes/prepare/demo_spa.yaml
-	@$(MAKE) --no-print-directory demo-results
-	sdrrl compare runs/eval/base runs/eval/demo_spa_sdrrl --train-log $(TRAINED)/trainer_log.jsonl --tsne $(TSNE)
-
-# Finished parts are kept: a second run does only what its inputs changed.
-demo-results: runs/eval/base/results.json runs/eval/demo_spa_sdrrl/results.json $(TSNE)/tsne.json
-
-$(TRAINED)/model.safetensors: $(SUBSETS) yaml_recipes/train/demo_spa_sdrrl.yaml
-	llamafactory-cli train yaml_recipes/train/demo_spa_sdrrl.yaml bf16=$(BF16)
-
-$(EXPORTED)/model.safetensors: $(TRAINED)/model.safetensors yaml_recipes/export/demo_spa.yaml
-	llamafactory-cli export yaml_recipes/export/demo_spa.yaml
-
-runs/eval/base/results.json: $(EVAL)
-	sdrrl eval $(EVAL) model=models/smollm2-135m output_dir=runs/eval/base
-
-runs/eval/demo_spa_sdrrl/results.json: $(EXPORTED)/model.safetensors $(EVAL)
-	sdrrl eval $(EVAL)
-
-$(TSNE)/tsne.json: $(EXPORTED)/model.safetensors
-	sdrrl tsne --template empty --model models/smollm2-135m --model $(EXPORTED) --output $(TSNE) \
-	  --source data/heldout/instructions.eng.jsonl --target data/heldout/instructions.spa.jsonl
+	./demo.sh
 
 test: .venv/installed-all
 	pytest -q
@@ -75,6 +44,7 @@ test-matrix: .venv/installed-all
 lint: install
 	ruff format --check .
 	ruff check .
+	mypy
 
 # LM_EVAL_PYTHON names an interpreter that has lm-evaluation-harness.
 bench: .venv/installed-all

@@ -1,6 +1,6 @@
 """What `sdrrl prepare` and `sdrrl eval` wrote on the tiny model when golden.json was recorded.
 
-    python -m tests.golden.record     records it anew: only where a change of bytes is meant, with its reason in the commit
+    python -m tests.golden.record    # anew, where a change of bytes is meant; the commit gives the reason
 
 A prepare with the demo's recipe, one with all systems into Spanish and, through it, Portuguese, and an evaluation. The
 SHA-256 of every data set, of dataset_info.json and of the card; every score. The HTML report is not in it: its numbers
