@@ -140,7 +140,7 @@ def evaluate(lm, file: Path, folder: Path) -> list[dict]:
     from sdrrl_eval.measure.recipe import TaskConfig
     from sdrrl_eval.measure.tasks import belebele
 
-    config = TaskConfig("belebele", str(file), ["spa"])
+    config = TaskConfig(task="belebele", path=str(file), langs=["spa"])
     [part] = belebele.read(config, "tasks.0")
     with tempfile.TemporaryDirectory(dir=folder) as memory, contextlib.redirect_stdout(io.StringIO()):
         answers = Answers(Path(memory), "benchmark", lambda: lm)

@@ -52,7 +52,7 @@ def one(count: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         config = PrepareConfig(
-            "in.jsonl", "spa", dataset_dir=f"{folder}/data", work_dir=f"{folder}/work", parallel=Parallel(size=300)
+            instructions="in.jsonl", target_lang="spa", dataset_dir=f"{folder}/data", work_dir=f"{folder}/work", parallel=Parallel(size=300)
         )
         target = pipeline._target(config, "spa", str)
         store = Store(Path(folder) / "work")

@@ -5,7 +5,7 @@ import os
 import sys
 
 from sdrrl_factory import __version__
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import Mistakes, UserError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -114,7 +114,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args) or 0
     except UserError as err:
-        print(f"sdrrl: {' '.join(str(err).split())}", file=sys.stderr)
+        for mistake in err.mistakes if isinstance(err, Mistakes) else [err]:
+            print(f"sdrrl: {' '.join(str(mistake).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `sdrrl recipes | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -130,11 +131,12 @@ def _takes_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> 
 
 
 def _prepare(args) -> None:
-    from sdrrl_factory.config import load
+    from sdrrl_factory.recipe import load
     from sdrrl_factory.transfer.pipeline import prepare
     from sdrrl_factory.transfer.recipe import PrepareConfig
 
-    config, place = load(PrepareConfig, args.recipe, args.overrides)
+    recipe = load(PrepareConfig, args.recipe, args.overrides)
+    config, place = recipe.config, recipe.locate
     if args.dry_run:
         from sdrrl_factory.transfer.plan import dry_run
 
@@ -146,9 +148,10 @@ def _prepare(args) -> None:
 def _eval(args) -> int:
     from sdrrl_eval.measure.recipe import EvalConfig
     from sdrrl_eval.measure.runner import plan, run
-    from sdrrl_factory.config import load
+    from sdrrl_factory.recipe import load
 
-    config, place = load(EvalConfig, args.recipe, args.overrides)
+    recipe = load(EvalConfig, args.recipe, args.overrides)
+    config, place = recipe.config, recipe.locate
     if args.check_overlap and args.drop_overlap is None:
         from sdrrl_eval.measure.overlap import check_overlap
 

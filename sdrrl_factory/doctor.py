@@ -215,14 +215,15 @@ def _wanted(of: str, path: str, recipe: dict, overrides: list[str]) -> list[Find
 
 
 def _of_prepare(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
-    from sdrrl_factory.config import load
     from sdrrl_factory.languages import language
+    from sdrrl_factory.recipe import load
     from sdrrl_factory.transfer import generate, quality, translate
     from sdrrl_factory.transfer.recipe import PrepareConfig, Source
     from sdrrl_factory.transfer.subsets import sides
 
     try:
-        config, place = load(PrepareConfig, path, overrides)
+        loaded = load(PrepareConfig, path, overrides)
+        config, place = loaded.config, loaded.locate
         targets = config.target_lang if isinstance(config.target_lang, list) else [config.target_lang]
         for code in [config.source_lang, *targets, *config.translator.via]:
             language(code, place("target_lang"))
@@ -230,7 +231,7 @@ def _of_prepare(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
         return [_failed("keys", err)]
     findings = [Finding("ok", "keys", f"{config.source_lang} -> {' '.join(targets)}")]
     several = config.instructions if isinstance(config.instructions, list) else [config.instructions]
-    for source in [Source(s) if isinstance(s, str) else s for s in several]:
+    for source in [Source(path=s) if isinstance(s, str) else s for s in several]:
         findings.append(_try("instructions", lambda s=source: _instructions(s, place)))
     if "sdrrl" in config.systems:
         findings += _model("generator", config.generator, lambda: generate.make(config.generator, config.seed, place))
@@ -308,10 +309,11 @@ def _of_export(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
 
 def _of_eval(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
     from sdrrl_eval.measure.recipe import EvalConfig
-    from sdrrl_factory.config import load
+    from sdrrl_factory.recipe import load
 
     try:
-        config, place = load(EvalConfig, path, overrides)
+        loaded = load(EvalConfig, path, overrides)
+        config, place = loaded.config, loaded.locate
     except UserError as err:
         return [_failed("keys", err)]
     findings = [Finding("ok", "keys", f"{len(config.tasks)} tasks")]
@@ -523,7 +525,8 @@ def _task(config, i: int, place) -> str:
     from sdrrl_eval.measure.runner import plan
 
     task = config.tasks[i]
-    parts = plan(dataclasses.replace(config, tasks=[task]), lambda key: place(key.replace("tasks.0", f"tasks.{i}", 1)))
+    alone = config.model_copy(update={"tasks": [task]})
+    parts = plan(alone, lambda key: place(key.replace("tasks.0", f"tasks.{i}", 1)))
     return f"{task.path}: {sum(len(part.items) for part in parts)} items"
 
 

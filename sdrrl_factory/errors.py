@@ -1,6 +1,6 @@
 """The one error a user is meant to see."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -26,8 +26,22 @@ class UserError(Exception):
         line = f"{where}: {self.what}" if where else self.what
         return f"{line}; {self.fix}" if self.fix else line
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return _rebuild, (type(self), self.what, self.fix, self.key, self.at)
+
+
+class Mistakes(UserError):
+    """All that is wrong with a recipe, a line each."""
+
+    def __init__(self, mistakes: Sequence[UserError]):
+        super().__init__(mistakes[0].what, mistakes[0].fix, key=mistakes[0].key, at=mistakes[0].at)
+        self.mistakes = list(mistakes)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.mistakes))
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.mistakes,)
 
 
 def _rebuild(cls: type[UserError], what: str, fix: str, key: str, at: str) -> UserError:

@@ -10,7 +10,7 @@ import yaml
 from sdrrl_eval.measure.recipe import EvalConfig, check
 from sdrrl_eval.measure.runner import plan
 from sdrrl_factory.cli import main
-from sdrrl_factory.config import load
+from sdrrl_factory.recipe import load
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.learning_rate import parse
 from sdrrl_factory.recipes import KINDS, copy, kind, opening, read, recipes
@@ -46,8 +46,7 @@ def test_every_recipe_opens_with_what_it_does_needs_its_command_and_what_to_edit
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("prepare/")])
 def test_prepare_recipes_are_read(name):
-    config, _ = load(PrepareConfig, str(RECIPES[name]))
-    assert config.instructions
+    assert load(PrepareConfig, str(RECIPES[name])).config.instructions
 
 
 @pytest.mark.parametrize("name", TRAIN)
@@ -87,9 +86,9 @@ def test_export_recipes_are_known_to_llamafactorys_parser(name):
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("eval/")])
 def test_eval_recipes_are_read_and_their_keys_go_together(name):
-    config, place = load(EvalConfig, str(RECIPES[name]))
-    check(config, place)
-    assert config.output_dir.startswith("runs/eval/")
+    recipe = load(EvalConfig, str(RECIPES[name]))
+    check(recipe.config, recipe.locate)
+    assert recipe.config.output_dir.startswith("runs/eval/")
 
 
 @pytest.mark.parametrize("name", ["eval/benchmarks_ind", "eval/server_ind"])
@@ -108,15 +107,16 @@ def test_benchmark_recipes_read_files_in_the_official_formats(name, tmp_path):
     (there / "bactrian-x").mkdir()
     questions = [{"instruction": "¿Qué hora es?", "input": "", "id": "1", "output": "Las tres."}]
     (there / "bactrian-x/es.json.gz").write_bytes(gzip.compress(json.dumps(questions).encode()))
-    config, place = load(EvalConfig, str(RECIPES[name]))
-    for task in config.tasks:
+    recipe = load(EvalConfig, str(RECIPES[name]))
+    tasks = []
+    for task in recipe.config.tasks:
         assert task.path.startswith("data/benchmarks/")
-        task.path = str(tmp_path / task.path)
-        task.langs = ["spa"]
+        changes = {"path": str(tmp_path / task.path), "langs": ["spa"]}
         if task.task == "flores":
             # The model of tok:flores200 and COMET's are downloads.
-            task.metrics, task.tokenizer = ["bleu", "chrf++"], "13a"
-    found = [part.name for part in plan(config, place)]
+            changes |= {"metrics": ["bleu", "chrf++"], "tokenizer": "13a"}
+        tasks.append(task.model_copy(update=changes))
+    found = [part.name for part in plan(recipe.config.model_copy(update={"tasks": tasks}), recipe.locate)]
     assert found == ["belebele.spa", "flores.eng-spa", "flores.spa-eng", "xlsum.spa", "mkqa.spa", "off_target.spa"]
 
 

@@ -1,6 +1,5 @@
 """`sdrrl prepare`: the stages in order, read top to bottom like the paper's section 3.2."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -78,7 +77,7 @@ def prepare(config: PrepareConfig, place: Place) -> list[str]:
                     done = _run(stages, store, shards)
                     summary.names = assemble(read_rows(done), target, config, summary, bool(has_system))
                     card.write(Path(config.dataset_dir) / f"{config.name}_{target.code}" / "README.md", summary)
-                    report.write(store.root / "report.html", [summary])
+                    report.write(store.root / "report.html", summary)
             except Timeout:
                 raise UserError(
                     f"{store.root}: another `sdrrl prepare` is at work here; wait or set work_dir"
@@ -147,7 +146,7 @@ def _common_stages(config: PrepareConfig, generator, identifier: Identifier | No
             return generator(batch)
         return {**batch, "response": [None] * len(batch["id"]), "response_finish": [None] * len(batch["id"])}
 
-    form = {**dataclasses.asdict(config.generator), "checkpoint": generator.identity()} if generator else {}
+    form = {**config.generator.model_dump(), "checkpoint": generator.identity()} if generator else {}
     # How it is run changes no answer.
     run = ("batch_size", "api_key_env", "concurrency", "timeout", "retries")
     form = {key: value for key, value in form.items() if key not in run}
@@ -170,7 +169,7 @@ def _target_stages(
     parts = sides(config.systems)
     threshold = quality.threshold(config.quality)
     ways = {"source": source, "target": code}
-    rules = {**dataclasses.asdict(config.filters), "threshold": threshold, "language_id": _named(identifier)}
+    rules = {**config.filters.model_dump(), "threshold": threshold, "language_id": _named(identifier)}
     scored = {"backend": config.quality.backend, "scorer": scorer.name if scorer else None}
     entries = sha256(json.dumps([target.forward, target.backward], sort_keys=True))
     probability = config.code_switch.probability

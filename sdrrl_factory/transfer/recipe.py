@@ -1,15 +1,13 @@
-"""The keys of a prepare recipe, with their defaults and bounds."""
+"""The keys of a prepare recipe: types, defaults, bounds, and what each does."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sdrrl_factory.recipe import Group
 
 
-def _number(default, low=None, high=None):
-    return field(default=default, metadata={"min": low, "max": high})
-
-
-@dataclass
-class Columns:
+class Columns(Group):
     """Which of a source's columns is what; null leaves the recognised one."""
 
     id: str | None = None
@@ -19,149 +17,193 @@ class Columns:
     system: str | None = None
 
 
-@dataclass
-class Source:
-    """One source of D: a file or a hub id (`subset` and `split` are the hub's)."""
+class Source(Group):
+    """One source of D."""
 
     path: str
+    """A file (.json, .jsonl, .csv, .tsv, .parquet, text also as .gz), a folder of them, or a hub id."""
     format: Literal["auto", "alpaca", "sharegpt", "messages"] = "auto"
-    columns: Columns = field(default_factory=Columns)
-    max_samples: int | None = _number(None, 1)
+    """auto recognises Alpaca, Dolly, Bactrian-X, ShareGPT, OpenAI messages and plain question-answer columns."""
+    columns: Columns = Columns()
+    max_samples: int | None = Field(default=None, ge=1)
+    """At most so many records of this source."""
     subset: str | None = None
+    """The hub's configuration of the data set."""
     split: str = "train"
+    """The hub's split."""
 
 
-@dataclass
-class Generator:
+class Generator(Group):
     """G = M_theta(x): the model's own answers (section 3.2.1)."""
 
     backend: Literal["transformers", "server"] = "transformers"
+    """transformers: in process; server: any OpenAI-compatible server."""
     model: str = "models/smollm2-135m"
+    """A checkpoint's folder or hub id; for a server, the model's name there."""
     template: str | None = "smollm2"
-    max_new_tokens: int = _number(256, 1)
-    temperature: float = _number(0.0, 0.0)
-    batch_size: int = _number(32, 1)
+    """The LLaMA-Factory template; null: the checkpoint's own chat template."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    """An answer that is cut off here gives way to the ground truth."""
+    temperature: float = Field(default=0.0, ge=0.0)
+    """0: greedy."""
+    batch_size: int = Field(default=32, ge=1)
+    """A batch halves itself when memory runs out."""
     base_url: str | None = None
+    """The server's address."""
     api_key_env: str = "OPENAI_API_KEY"
-    concurrency: int = _number(8, 1)
-    timeout: float = _number(120.0, 0.1)
-    retries: int = _number(6, 0)
+    """The environment variable that holds the server's key."""
+    concurrency: int = Field(default=8, ge=1)
+    """Requests at a time."""
+    timeout: float = Field(default=120.0, ge=0.1)
+    """Seconds a request may take."""
+    retries: int = Field(default=6, ge=0)
+    """Tries after 429, 5xx, timeouts and broken connections, with growing waits."""
 
 
-@dataclass
-class Sampling:
-    """Equation 4; 1.0 is the ablation without self-distillation."""
+class Sampling(Group):
+    """Equation 4: which answer stands in D_synth."""
 
-    keep_ground_truth: float = _number(0.5, 0.0, 1.0)
+    keep_ground_truth: float = Field(default=0.5, ge=0.0, le=1.0)
+    """The share of records whose answer is the ground truth; 1.0 is the ablation without self-distillation."""
 
 
-@dataclass
-class Translator:
-    """T. `via`: languages to go through, in order ([spa]: eng -> spa -> por). none: only what needs no translation."""
+class Translator(Group):
+    """T."""
 
     backend: Literal["apertium", "nllb", "ctranslate2", "chat", "none"] = "apertium"
-    via: list[str] = field(default_factory=list, metadata={"may_be_empty": True})
+    """apertium: Debian's pairs; nllb: NLLB-200 by transformers; ctranslate2: the same, converted by `sdrrl
+    convert-model`; chat: a chat model; none: only what needs no translation (LL, mt, comp, sft)."""
+    via: list[str] = []
+    """Languages to go through, in order: [spa] makes eng -> spa -> por."""
     model: str | None = None
-    beam_size: int = _number(4, 1)
-    batch_size: int = _number(32, 1)
-    max_new_tokens: int = _number(256, 1)
+    """nllb: null is facebook/nllb-200-3.3B; ctranslate2: the converted folder; chat: a checkpoint or a server's."""
+    beam_size: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1)
     compute_type: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
+    """int8 is ctranslate2's alone."""
     template: str | None = None
+    """chat: the LLaMA-Factory template; null: the checkpoint's own chat template."""
     prompt: str = "Translate the following sentence from {source} to {target}.\n{text}"
+    """chat: what is asked, with {source}, {target} and {text}."""
     base_url: str | None = None
+    """chat: the server's address; null: in process."""
     api_key_env: str = "OPENAI_API_KEY"
-    concurrency: int = _number(8, 1)
-    timeout: float = _number(120.0, 0.1)
-    retries: int = _number(6, 0)
+    """The environment variable that holds the server's key."""
+    concurrency: int = Field(default=8, ge=1)
+    """Requests at a time."""
+    timeout: float = Field(default=120.0, ge=0.1)
+    """Seconds a request may take."""
+    retries: int = Field(default=6, ge=0)
+    """Tries after 429, 5xx, timeouts and broken connections, with growing waits."""
 
 
-@dataclass
-class Quality:
-    """Translations whose estimate lies below `threshold` (0 to 1) are rejected (section 3.2.2).
-
-    threshold: null is 0.8 for cometkiwi (the paper's tau), 0.4 for roundtrip.
-    """
+class Quality(Group):
+    """Quality estimation: a translation whose estimate lies below the threshold is rejected (section 3.2.2)."""
 
     backend: Literal["roundtrip", "cometkiwi", "none"] = "roundtrip"
-    threshold: float | None = _number(None, 0.0, 1.0)
+    """roundtrip: chrF of the translation translated back; cometkiwi: the paper's."""
+    threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+    """tau, 0 to 1; null is 0.8 for cometkiwi (the paper's), 0.4 for roundtrip."""
     model: str = "Unbabel/wmt22-cometkiwi-da"
-    batch_size: int = _number(16, 1)
+    """COMETKiwi's hub id (gated) or a local checkpoint."""
+    batch_size: int = Field(default=16, ge=1)
 
 
-@dataclass
-class Filters:
-    """Rules on translated pairs; null switches a rule off."""
+class Filters(Group):
+    """Rules on translated pairs; null or false switches a rule off."""
 
-    min_chars: int = _number(1, 0)
-    max_chars: int | None = _number(None, 1)
-    max_length_ratio: float | None = _number(3.0, 1.0)
-    max_word_chars: int | None = _number(40, 1)
-    max_copied_words: int | None = _number(4, 0)
+    min_chars: int = Field(default=1, ge=0)
+    """Characters a translation must have."""
+    max_chars: int | None = Field(default=None, ge=1)
+    """Characters a translation may have."""
+    max_length_ratio: float | None = Field(default=3.0, ge=1.0)
+    """Of the lengths in characters, either way, allowing for the script."""
+    max_word_chars: int | None = Field(default=40, ge=1)
+    """Characters a word may have; not in languages without spaces."""
+    max_copied_words: int | None = Field(default=4, ge=0)
+    """A longer copy of the source is rejected."""
     repeats: bool = True
+    """Rejects repeated runs of words."""
     markup: bool = True
+    """Rejects unbalanced or lost markup and placeholders."""
     numbers: bool = True
+    """Rejects lost numbers."""
     script: bool = True
+    """Rejects a translation in another script than the language's."""
 
 
-@dataclass
-class LanguageId:
-    """`model`: a fastText model's path (null: lid.176). Texts of fewer letters, or less sure, are let through.
-
-    CLD3 must be surer than `min_probability`: at least 0.98, for it names no second candidate.
-    """
+class LanguageId(Group):
+    """Language identification: what is surely in another language is rejected (section 3.2.2)."""
 
     backend: Literal["fasttext", "cld3", "none"] = "fasttext"
     model: str | None = None
-    min_letters: int = _number(20, 1)
-    min_probability: float = _number(0.5, 0.0, 1.0)
+    """A fastText model's path; null: lid.176."""
+    min_letters: int = Field(default=20, ge=1)
+    """Texts of fewer letters are let through."""
+    min_probability: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Texts whose language is less sure are let through. CLD3 must be surer: at least 0.98, for it names no second
+    candidate."""
 
 
-@dataclass
-class CodeSwitch:
-    """Equation 5; probability 0 is the ablation without code-switching.
+class CodeSwitch(Group):
+    """Equation 5."""
 
-    dictionary: freedict, induced (from the parallel corpus), or the path of a MUSE or TSV file, in which {source} and
-    {target} stand for the languages' two-letter codes.
-    """
-
-    probability: float = _number(0.15, 0.0, 1.0)
+    probability: float = Field(default=0.15, ge=0.0, le=1.0)
+    """Of each word of a question that the dictionary knows; 0 is the ablation without code-switching."""
     dictionary: str = "freedict"
+    """freedict (Debian's packages), induced (from the parallel corpus), or the path of a MUSE or TSV file, in which
+    {source} and {target} stand for the languages' two-letter codes."""
 
 
-@dataclass
-class Parallel:
-    """P: at most `size` sentence pairs (section 3.2.4); 0 leaves out D_mt and D_comp.
-
-    source: gettext, opus-100, or a path (.tsv, .tmx, or a Moses prefix) with {source} and {target} as above.
-    monolingual: a text file of the target language, a sentence a line, for D_comp.
-    """
+class Parallel(Group):
+    """P: parallel text for D_mt and D_comp (section 3.2.4)."""
 
     source: str = "gettext"
-    size: int = _number(1000, 0)
+    """gettext (Django's catalogues), opus-100, or a path with {source} and {target}: .tsv, .tmx, .jsonl, .parquet, or a
+    Moses prefix."""
+    size: int = Field(default=1000, ge=0)
+    """At most so many sentence pairs; 0 leaves out D_mt and D_comp."""
     monolingual: str | None = None
-    monolingual_size: int = _number(1000, 0)
+    """A text file of the target language, a sentence a line, for D_comp."""
+    monolingual_size: int = Field(default=1000, ge=0)
+    """At most so many of its sentences."""
     translation_prompt: str = "Translate the following sentence from {source} to {target}."
+    """Table 1's template of D_mt."""
     completion_prompt: str = "Complete the following sentence in {target} according to its context."
+    """Table 1's template of D_comp."""
 
 
-@dataclass
-class PrepareConfig:
-    instructions: str | Source | list[str | Source]
-    target_lang: str | list[str]
+class PrepareConfig(Group):
+    """A prepare recipe: instructions in a language the model masters -> the six subsets of section 3.2."""
+
+    instructions: str | Source | Annotated[list[str | Source], Field(min_length=1)]
+    """D: a path, a hub id, or a list of them; rows marked `held_out: true` are left out."""
+    target_lang: str | Annotated[list[str], Field(min_length=1)]
+    """ISO 639-3 code of the language to learn, or a list."""
     name: str = "sdrrl"
+    """Prefix of the data sets: <name>_<target>_ll and so on."""
     source_lang: str = "eng"
-    max_samples: int | None = _number(None, 1)
+    """The language the model masters."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """At most so many records in all."""
     answer_language: Literal["cross", "all", "none"] = "cross"
-    systems: list[Literal["sdrrl", "sft", "tsft", "cit", "xcot"]] = field(default_factory=lambda: ["sdrrl"])
-    generator: Generator = field(default_factory=Generator)
-    sampling: Sampling = field(default_factory=Sampling)
-    translator: Translator = field(default_factory=Translator)
-    quality: Quality = field(default_factory=Quality)
-    filters: Filters = field(default_factory=Filters)
-    language_id: LanguageId = field(default_factory=LanguageId)
-    code_switch: CodeSwitch = field(default_factory=CodeSwitch)
-    parallel: Parallel = field(default_factory=Parallel)
+    """cross: TL and LT ask for the language of the answer; all: all four sets do; none: the paper's letter."""
+    systems: list[Literal["sdrrl", "sft", "tsft", "cit", "xcot"]] = Field(default=["sdrrl"], min_length=1)
+    """sdrrl, and the paper's baselines from the same records: sft, tsft, cit, xcot."""
+    generator: Generator = Generator()
+    sampling: Sampling = Sampling()
+    translator: Translator = Translator()
+    quality: Quality = Quality()
+    filters: Filters = Filters()
+    language_id: LanguageId = LanguageId()
+    code_switch: CodeSwitch = CodeSwitch()
+    parallel: Parallel = Parallel()
     dataset_dir: str = "data"
+    """Where the data sets and dataset_info.json go."""
     work_dir: str = "runs/prepare"
-    shard_size: int = _number(200, 1)
+    """Where the finished shards go: what the next run does not do again."""
+    shard_size: int = Field(default=200, ge=1)
+    """Records a shard: what a kill can cost at most."""
     seed: int = 42
+    """Every draw depends on it and on the record's id alone."""

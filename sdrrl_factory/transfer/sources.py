@@ -4,7 +4,6 @@ What is wrong with a file (its encoding, its syntax, a column's type, an id that
 is wrong with one row alone (no answer, a duplicate, a NUL character) leaves the row out and is counted.
 """
 
-import dataclasses
 import hashlib
 import os
 import re
@@ -146,7 +145,7 @@ class _Origin:
     def layout(self, columns: list[str]) -> "_Layout":
         """Which column is what: the recipe's `columns` over what the format has."""
         source = self.source
-        named = {k: c for k, c in dataclasses.asdict(source.columns).items() if c is not None}
+        named = {k: c for k, c in source.columns.model_dump().items() if c is not None}
         for key, column in named.items():
             if column not in columns:
                 at = self.place(f"{self.key}.columns.{key}")
@@ -176,7 +175,7 @@ def _origins(instructions: Instructions, place: Callable[[str], str]) -> list[_O
     origins, stems = [], set()
     for i, source in enumerate(instructions if several else [instructions]):
         key = f"instructions.{i}" if several else "instructions"
-        origin = _Origin(Source(source) if isinstance(source, str) else source, key, place)
+        origin = _Origin(Source(path=source) if isinstance(source, str) else source, key, place)
         path = origin.source.path
         stem = Path(path).name.removesuffix(".gz").removesuffix(suffix(path))
         names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, len(origins) + 2))

@@ -7,7 +7,7 @@ hash of (seed, id).
 import re
 from bisect import bisect_right, insort
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from operator import itemgetter
 
 from sdrrl_factory.files import sha256
@@ -270,7 +270,7 @@ def settings(config: PrepareConfig) -> str:
     """The recipe with all its defaults, as YAML."""
     import yaml
 
-    return _open(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True, width=100))
+    return _open(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=100))
 
 
 def _open(text: str) -> str:

@@ -22,8 +22,8 @@ def model(comet_models) -> Path:
 
 
 def recipe(files: Path, checkpoint: str, **keys) -> EvalConfig:
-    task = TaskConfig("translation", str(files / "flores"), ["spa"], max_new_tokens=12, **keys)
-    return EvalConfig(checkpoint, [task], str(files / "out"), batch_size=2)
+    task = TaskConfig(task="translation", path=str(files / "flores"), langs=["spa"], max_new_tokens=12, **keys)
+    return EvalConfig(model=checkpoint, tasks=[task], output_dir=str(files / "out"), batch_size=2)
 
 
 @needs_comet

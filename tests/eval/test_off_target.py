@@ -50,7 +50,7 @@ def test_a_short_answer_gets_the_benefit_of_the_doubt():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_rate_counts_wrong_and_empty_answers(backend):
     answers = [Generation(text, "stop") for text in (SPANISH, ENGLISH, "", SPANISH, "Sí.", ENGLISH)]
-    config = TaskConfig("off_target", "", ["spa"], identifier=backend)
+    config = TaskConfig(task="off_target", path="", langs=["spa"], identifier=backend)
     part = Part("off_target", None, "spa", [Item(str(i), "q", None) for i in range(6)], config=config)
     rows, [score] = off_target.score(part, answers, None, 1, seed=1)
     assert score["value"] == 50.0 and score["n"] == 6
@@ -78,41 +78,41 @@ def prompts(task: TaskConfig) -> list[list[tuple[str, str]]]:
 def test_dolly_and_bactrian_as_they_come(tmp_path):
     dolly = tmp_path / "databricks-dolly-15k.jsonl"
     dolly.write_text("".join(json.dumps(row) + "\n" for row in DOLLY), encoding="utf-8")
-    assert prompts(TaskConfig("off_target", str(dolly), ["eng"])) == [
+    assert prompts(TaskConfig(task="off_target", path=str(dolly), langs=["eng"])) == [
         [("1", "When did it open?\nIt opened in 1999."), ("2", "Name a river.")]
     ]
     for code, text in {"es": json.dumps(BACTRIAN), "ja": "\n".join(map(json.dumps, BACTRIAN))}.items():
         (tmp_path / f"{code}.json.gz").write_bytes(gzip.compress(text.encode()))
     (tmp_path / "id.json").write_text(json.dumps(BACTRIAN, indent=1), encoding="utf-8")
-    packed = TaskConfig("off_target", str(tmp_path / "{bactrian}.json.gz"), ["spa", "jpn"])
+    packed = TaskConfig(task="off_target", path=str(tmp_path / "{bactrian}.json.gz"), langs=["spa", "jpn"])
     assert prompts(packed) == [[("alpaca-7", "¿Qué es?\nUn río.")]] * 2
-    assert prompts(TaskConfig("off_target", str(tmp_path / "{iso1}.json"), ["ind"])) == prompts(packed)[:1]
+    assert prompts(TaskConfig(task="off_target", path=str(tmp_path / "{iso1}.json"), langs=["ind"])) == prompts(packed)[:1]
 
 
 @pytest.mark.parametrize(
     ("name", "data", "lang", "expected"),
     [
-        ("es.json.gz", b"no gzip", "spa", "es.json.gz: not a whole gzip file; fetch it again"),
-        ("es.json.gz", gzip.compress(b"x" * 999)[:-9], "spa", "es.json.gz: not a whole gzip file; fetch it again"),
-        ("es.json.gz", gzip.compress("año".encode("latin-1")), "spa", r"es.json.gz: not UTF-8 \(byte 1 unpacked\)"),
-        ("es.json.gz", gzip.compress(b"[{]"), "spa", "es.json.gz: not JSON"),
-        ("es.json.gz", gzip.compress(b"[3]"), "spa", "es.json.gz:1: int instead of an object"),
+        ("es.json.gz", b"no gzip", "spa", "es.json.gz:1: not JSON"),
+        ("es.json.gz", gzip.compress(b"x" * 999)[:-9], "spa", "es.json.gz: broken gzip .*; fetch the file again"),
+        ("es.json.gz", gzip.compress("año".encode("latin-1")), "spa", r"es.json.gz:1: not UTF-8 \(byte 1 of the line\)"),
+        ("es.json.gz", gzip.compress(b"[{]"), "spa", "es.json.gz:1: not JSON"),
+        ("es.json.gz", gzip.compress(b"[3]"), "spa", "es.json.gz: row 1: int instead of an object"),
         ("es.json.gz", gzip.compress(b"{}\n{"), "spa", "es.json.gz:1: instruction is missing"),
         ("es.json.gz", gzip.compress(b"\n{"), "spa", "es.json.gz:2: not JSON"),
         ("es.json.gz", gzip.compress(b""), "spa", "es.json.gz: 0 rows"),
         ("other", b"", "spa", "es.json.gz: no such file"),
         ("other", b"", "dan", r"r.yaml: tasks.0.langs: the data behind \{bactrian\} have no Danish; remove dan"),
-        ("es.json.gz", gzip.compress(b'[{"instruction": "a", "input": [1]}]'), "spa", "es.json.gz:1: input is list"),
+        ("es.json.gz", gzip.compress(b'[{"instruction": "a", "input": [1]}]'), "spa", "es.json.gz: row 1: input is list"),
     ],
 )
 def test_a_spoilt_file_is_one_line(tmp_path, name, data, lang, expected):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=expected) as caught:
-        prompts(TaskConfig("off_target", str(tmp_path / "{bactrian}.json.gz"), [lang]))
+        prompts(TaskConfig(task="off_target", path=str(tmp_path / "{bactrian}.json.gz"), langs=[lang]))
     assert "\n" not in str(caught.value)
 
 
 def test_files_in_another_encoding(tmp_path):
     (tmp_path / "q.jsonl").write_bytes('{"instruction": "¿Año?"}'.encode("utf-16"))
-    with pytest.raises(UserError, match=r"q.jsonl: not UTF-8 \(byte 0\); convert it"):
-        prompts(TaskConfig("off_target", str(tmp_path / "q.jsonl"), ["spa"]))
+    with pytest.raises(UserError, match=r"q.jsonl: UTF-16 or binary; convert it"):
+        prompts(TaskConfig(task="off_target", path=str(tmp_path / "q.jsonl"), langs=["spa"]))

@@ -320,10 +320,10 @@ def test_the_command(tmp_path, capsys):
 
 def config(files, checkpoint="./no/model", **keys) -> EvalConfig:
     tasks = [
-        TaskConfig("translation", str(files / "flores"), ["spa"], metrics=["chrf"]),
-        TaskConfig("text_loss", str(files / "flores"), ["spa"]),
-        TaskConfig("instructions", str(files / "instructions.{lang}.jsonl"), ["eng"]),
-        TaskConfig("off_target", str(files / "instructions.{lang}.jsonl"), ["spa"]),
+        TaskConfig(task="translation", path=str(files / "flores"), langs=["spa"], metrics=["chrf"]),
+        TaskConfig(task="text_loss", path=str(files / "flores"), langs=["spa"]),
+        TaskConfig(task="instructions", path=str(files / "instructions.{lang}.jsonl"), langs=["eng"]),
+        TaskConfig(task="off_target", path=str(files / "instructions.{lang}.jsonl"), langs=["spa"]),
     ]
     base = dict(model=checkpoint, tasks=tasks, output_dir=str(files / "out"), max_new_tokens=6, batch_size=2)
     return EvalConfig(**base | keys)
@@ -394,9 +394,8 @@ def test_scores_without_the_overlap_beside_those_with_it(files, checkpoint, caps
         lines = path.read_text(encoding="utf-8").splitlines()
         path.write_text("\n".join([lines[0], lines[2]]) + "\n", encoding="utf-8")
     alone = config(files, checkpoint, output_dir=str(files / "alone"))
-    alone.tasks = alone.tasks[:2]
-    for task in alone.tasks:
-        task.path = str(other / "flores")
+    tasks = [task.model_copy(update={"path": str(other / "flores")}) for task in alone.tasks[:2]]
+    alone = alone.model_copy(update={"tasks": tasks})
     never = runner.run(alone, "r.yaml")["scores"]
     for got, expected in zip(second, never, strict=False):
         assert got["signature"] == f"{expected['signature']}|overlap:dropped"

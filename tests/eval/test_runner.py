@@ -17,10 +17,10 @@ from sdrrl_factory.models.lm import LM
 def recipe(files: Path, checkpoint: str, **keys) -> EvalConfig:
     flores, questions = str(files / "flores"), str(files / "instructions.{lang}.jsonl")
     tasks = [
-        TaskConfig("text_loss", flores, ["spa", "eng"]),
-        TaskConfig("translation", flores, ["spa"], max_new_tokens=12),
-        TaskConfig("instructions", questions, ["spa", "eng"]),
-        TaskConfig("off_target", questions, ["spa"]),
+        TaskConfig(task="text_loss", path=flores, langs=["spa", "eng"]),
+        TaskConfig(task="translation", path=flores, langs=["spa"], max_new_tokens=12),
+        TaskConfig(task="instructions", path=questions, langs=["spa", "eng"]),
+        TaskConfig(task="off_target", path=questions, langs=["spa"]),
     ]
     base = dict(model=checkpoint, tasks=tasks, output_dir=str(files / "out"), max_new_tokens=6, batch_size=2)
     return EvalConfig(**base | keys)
@@ -203,10 +203,10 @@ def test_model_hash_is_the_shells(checkpoint):
 
 
 def test_the_demo_recipe_loads():
-    from sdrrl_factory.config import load
+    from sdrrl_factory.recipe import load
 
     root = Path(__file__).parents[2]
-    config = load(EvalConfig, str(root / "yaml_recipes/eval/demo_spa.yaml"))[0]
+    config = load(EvalConfig, str(root / "yaml_recipes/eval/demo_spa.yaml")).config
     assert {task.task for task in config.tasks} >= {"translation", "instructions", "off_target", "text_loss"}
     assert runner.plan(config, str)
 
@@ -289,7 +289,7 @@ def nothing(files):
 def test_a_bad_input_is_one_line_before_the_model_loads(files, spoil, task, expected):
     spoil(files)
     name, path, langs = task
-    config = EvalConfig("./no/model", [TaskConfig(name, str(files / path), langs)], str(files / "out"))
+    config = EvalConfig(model="./no/model", tasks=[TaskConfig(task=name, path=str(files / path), langs=langs)], output_dir=str(files / "out"))
     with pytest.raises(UserError, match=expected) as caught:
         runner.run(config, "r.yaml")
     assert "\n" not in str(caught.value)
@@ -320,15 +320,15 @@ def test_a_checkpoint_that_is_not_there(files):
 def test_keys_that_do_not_go_together_are_one_line(files, keys, expected):
     task = TaskConfig(**dict(task="text_loss", path=str(files / "flores"), langs=["spa"]) | keys)
     with pytest.raises(UserError, match=expected) as caught:
-        runner.run(EvalConfig("./no/model", [task], str(files / "out")), "r.yaml")
+        runner.run(EvalConfig(model="./no/model", tasks=[task], output_dir=str(files / "out")), "r.yaml")
     assert "\n" not in str(caught.value)
 
 
 def test_metrics_choose_what_is_computed(files, checkpoint):
     questions = str(files / "instructions.{lang}.jsonl")
     tasks = [
-        TaskConfig("instructions", questions, ["spa"], metrics=["chrf"]),
-        TaskConfig("translation", str(files / "flores"), ["spa"], metrics=["bleu"]),
+        TaskConfig(task="instructions", path=questions, langs=["spa"], metrics=["chrf"]),
+        TaskConfig(task="translation", path=str(files / "flores"), langs=["spa"], metrics=["bleu"]),
     ]
     results = runner.run(recipe(files, checkpoint, tasks=tasks), "r.yaml")
     assert [s["metric"] for s in results["scores"]] == ["chrf", "bleu", "bleu"]

@@ -69,11 +69,11 @@ def serve(monkeypatch):
 def recipe(files, url, *tasks, **keys) -> EvalConfig:
     flores, questions = str(files / "flores"), str(files / "instructions.{lang}.jsonl")
     tasks = tasks or (
-        TaskConfig("translation", flores, ["spa"], max_new_tokens=12),
-        TaskConfig("instructions", questions, ["spa", "eng"], metrics=["chrf"]),
-        TaskConfig("off_target", questions, ["spa"]),
+        TaskConfig(task="translation", path=flores, langs=["spa"], max_new_tokens=12),
+        TaskConfig(task="instructions", path=questions, langs=["spa", "eng"], metrics=["chrf"]),
+        TaskConfig(task="off_target", path=questions, langs=["spa"]),
     )
-    server = ServerConfig(url, api_key_env="THE_KEY", concurrency=2, timeout=5.0, retries=2)
+    server = ServerConfig(base_url=url, api_key_env="THE_KEY", concurrency=2, timeout=5.0, retries=2)
     base = dict(model="some-model", tasks=list(tasks), output_dir=str(files / "out"), server=server, max_new_tokens=6)
     return EvalConfig(**base | keys)
 
@@ -113,7 +113,7 @@ def test_what_fails_is_counted_told_and_asked_again(files, serve, capsys):
 
     fake = serve(answer)
     questions = str(files / "instructions.{lang}.jsonl")
-    tasks = [TaskConfig("off_target", questions, ["spa"])]
+    tasks = [TaskConfig(task="off_target", path=questions, langs=["spa"])]
     results = runner.run(recipe(files, fake.url, *tasks), "r.yaml")
     said = capsys.readouterr().out
     assert "off_target.spa: 3 items, 1 without an answer (400)" in said
@@ -138,7 +138,7 @@ def test_a_server_that_goes_down_is_one_line_and_what_is_done_is_kept(files, ser
         return ("Respuesta", "stop") if up["left"] >= 0 else 503
 
     fake = serve(answer)
-    task = TaskConfig("off_target", str(files / "many.jsonl"), ["spa"])
+    task = TaskConfig(task="off_target", path=str(files / "many.jsonl"), langs=["spa"])
     with pytest.raises(
         UserError, match=r"r.yaml: server.base_url: no answer from .* \(503: as told, 3 tries\)"
     ) as told:
@@ -168,7 +168,7 @@ def test_no_server_is_one_line(files):
         (dict(task="instructions"), {}, r"r.yaml: tasks.0: instructions needs .*; set metrics: \[chrf\]$"),
         (dict(), dict(template="smollm2"), "r.yaml: template: a server has its own template; remove it, or"),
         (dict(), dict(adapter="a"), "r.yaml: adapter: a server has its own adapter;"),
-        (dict(), dict(server=ServerConfig("localhost")), "r.yaml: server.base_url: 'localhost' is no address"),
+        (dict(), dict(server=ServerConfig(base_url="localhost")), "r.yaml: server.base_url: 'localhost' is no address"),
     ],
 )
 def test_what_a_server_cannot_do_is_one_line(files, keys, server, expected):

@@ -15,7 +15,7 @@ ROW = {"id": "1", "url": "", "title": "t", "summary": "Un resumen.", "text": "Un
 
 
 def test_parts_and_scores():
-    config = TaskConfig("xlsum", DATA, ["spa", "eng"])
+    config = TaskConfig(task="xlsum", path=DATA, langs=["spa", "eng"])
     spanish, english = xlsum.read(config, "p")
     assert (spanish.name, english.name, len(spanish.items)) == ("xlsum.spa", "xlsum.eng", 2)
     item = spanish.items[0]
@@ -31,7 +31,7 @@ def test_parts_and_scores():
 def test_a_prompt_of_ones_own(tmp_path):
     (tmp_path / "spanish_test.jsonl").write_text(json.dumps(ROW), encoding="utf-8")
     path = str(tmp_path / "{xlsum}_test.jsonl")
-    [part] = xlsum.read(TaskConfig("xlsum", path, ["spa"], prompt="{title}: {text}\nTL;DR in {language}:"), "p")
+    [part] = xlsum.read(TaskConfig(task="xlsum", path=path, langs=["spa"], prompt="{title}: {text}\nTL;DR in {language}:"), "p")
     assert part.items[0].prompt == "t: Un texto {largo}.\nTL;DR in Spanish:"
 
 
@@ -50,7 +50,7 @@ def test_a_prompt_of_ones_own(tmp_path):
 def test_a_mistake_is_one_line(tmp_path, raw, keys, expected):
     if raw is not None:
         (tmp_path / "spanish_test.jsonl").write_text(raw, encoding="utf-8")
-    config = replace(TaskConfig("xlsum", str(tmp_path), ["spa"]), **keys)
+    config = TaskConfig(**{"task": "xlsum", "path": str(tmp_path), "langs": ["spa"]} | keys)
     with pytest.raises(UserError, match=expected) as caught:
         xlsum.read(config, "p")
         xlsum.check(config, "p")

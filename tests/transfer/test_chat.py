@@ -1,4 +1,3 @@
-import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -87,10 +86,10 @@ def test_the_name_changes_with_what_shapes_a_translation_only(monkeypatch):
         {"base_url": "http://a/v1"},
         {"max_new_tokens": 8},
     ]:
-        assert served(dataclasses.replace(SERVED, **change)).name != name, change
+        assert served(SERVED.model_copy(update=change)).name != name, change
     monkeypatch.setenv("ANOTHER", "sk-secret")
     for change in [{"api_key_env": "ANOTHER"}, {"concurrency": 1}, {"timeout": 1.0}, {"retries": 0}, {"batch_size": 1}]:
-        assert served(dataclasses.replace(SERVED, **change)).name == name, change
+        assert served(SERVED.model_copy(update=change)).name == name, change
 
 
 def test_the_name_changes_with_the_weights_and_the_template(tmp_path):
@@ -121,5 +120,5 @@ def test_the_name_changes_with_the_weights_and_the_template(tmp_path):
 )
 def test_a_mistake_is_said_at_once(config, expected):
     with pytest.raises(UserError, match=expected) as caught:
-        Chat(dataclasses.replace(SERVED, **config), place)
+        Chat(SERVED.model_copy(update=config), place)
     assert "\n" not in str(caught.value)

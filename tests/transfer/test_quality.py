@@ -39,7 +39,7 @@ def chrf(back, source):
 
 
 def roundtrip(back=translate_back):
-    return quality.make(Quality("roundtrip"), str, back)
+    return quality.make(Quality(backend="roundtrip"), str, back)
 
 
 def place(key):
@@ -60,12 +60,12 @@ class Counting:
 @pytest.mark.parametrize(
     ("config", "tau"),
     [
-        (Quality("cometkiwi"), 0.8),
-        (Quality("roundtrip"), 0.4),
-        (Quality("none"), None),
-        (Quality("cometkiwi", 0.7), 0.7),
-        (Quality("roundtrip", 0.0), 0.0),
-        (Quality("none", 0.7), None),
+        (Quality(backend="cometkiwi"), 0.8),
+        (Quality(backend="roundtrip"), 0.4),
+        (Quality(backend="none"), None),
+        (Quality(backend="cometkiwi", threshold=0.7), 0.7),
+        (Quality(backend="roundtrip", threshold=0.0), 0.0),
+        (Quality(backend="none", threshold=0.7), None),
     ],
 )
 def test_threshold(config, tau):
@@ -108,7 +108,7 @@ def test_each_distinct_pair_is_scored_once_and_rounded():
 
 
 def test_without_a_scorer_there_are_no_scores():
-    assert quality.make(Quality("none"), str, translate_back) is None
+    assert quality.make(Quality(backend="none"), str, translate_back) is None
     out = quality.score_batch(BATCH, SIDES, None)
     assert out["question_qe"] == out["answer_qe"] == [None, None]
 
@@ -142,7 +142,7 @@ class TestCometKiwi:
 
     @pytest.mark.parametrize("batch_size", [1, 3, 16])
     def test_scores_are_those_of_comet(self, folder, by_hand, batch_size):
-        scorer = quality.make(Quality("cometkiwi", model=str(folder), batch_size=batch_size), place, translate_back)
+        scorer = quality.make(Quality(backend="cometkiwi", model=str(folder), batch_size=batch_size), place, translate_back)
         expected = [min(max(s, 0.0), 1.0) for s in by_hand]
         assert len({round(s, 3) for s in expected}) == len(expected)  # the tiny model tells the pairs apart
         assert scorer.score(self.PAIRS) == pytest.approx(expected, abs=1e-5)
@@ -159,7 +159,7 @@ class TestCometKiwi:
     def test_a_model_that_wants_references_is_refused(self, comet_models):
         model = comet_models["comet"]
         with pytest.raises(UserError, match=r"r.yaml:7: quality.model: .* references; name a COMETKiwi model$"):
-            quality.make(Quality("cometkiwi", model=str(model)), place, None).score(self.PAIRS)
+            quality.make(Quality(backend="cometkiwi", model=str(model)), place, None).score(self.PAIRS)
 
     def test_pickled_code_is_not_run(self, folder, tmp_path):
         import torch
@@ -205,7 +205,7 @@ class TestCometKiwi:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text("x")
         with pytest.raises(UserError, match=told) as error:
-            quality.make(Quality("cometkiwi", model=model or str(tmp_path)), place, translate_back)
+            quality.make(Quality(backend="cometkiwi", model=model or str(tmp_path)), place, translate_back)
         assert str(error.value).startswith("r.yaml:7: quality.model: ") and "\n" not in str(error.value)
 
     @pytest.mark.parametrize("raw", [b"", b"garbage" * 100, b"PK\x03\x04 truncated"])
@@ -224,7 +224,7 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(tmp_path):
 
     code = (
         "from sdrrl_factory.transfer import quality; from sdrrl_factory.transfer.recipe import Quality\n"
-        "try: quality.make(Quality('cometkiwi'), str, None)\n"
+        "try: quality.make(Quality(backend='cometkiwi'), str, None)\n"
         "except Exception as e: import json; print(json.dumps([type(e).__name__, str(e)]))"
     )
     import sys

@@ -188,17 +188,17 @@ def test_columns_and_format_override_recognition(tmp_path):
         tmp_path / "a.jsonl",
         [{"instruction": "I", "output": "O", "q": "Q", "a": "A", "c": "C", "s": "S", "key": 5, "id": "no"}],
     )
-    both = Source(path, columns=Columns(instruction="q", output="a", input="c", system="s", id="key"))
+    both = Source(path=path, columns=Columns(instruction="q", output="a", input="c", system="s", id="key"))
     records, reading = read(both)
     assert records == [{"id": "5", "instruction": "Q", "input": "C", "output": "A", "system": "S"}]
     assert reading.formats == ["a.jsonl: q and a (JSONL), 1 rows"]
-    assert read(Source(path, columns=Columns(output="a")))[0][0]["output"] == "A"
+    assert read(Source(path=path, columns=Columns(output="a")))[0][0]["output"] == "A"
     talk = [{"talk": turns(("human", "A"), ("gpt", "B")), "instruction": "I", "output": "O"}]
     path = write(tmp_path / "b.jsonl", talk)
-    assert read(Source(path, format="sharegpt", columns=Columns(instruction="talk")))[0][0]["instruction"] == "A"
+    assert read(Source(path=path, format="sharegpt", columns=Columns(instruction="talk")))[0][0]["instruction"] == "A"
     assert read(path)[0][0]["instruction"] == "I"
     swapped = write(tmp_path / "c.jsonl", [{"input": "Q", "output": "A"}])
-    assert read(Source(swapped, columns=Columns(instruction="input")))[0] == [
+    assert read(Source(path=swapped, columns=Columns(instruction="input")))[0] == [
         {"id": "c-000000", "instruction": "Q", "input": "", "output": "A", "system": ""}
     ]
 
@@ -222,8 +222,8 @@ def test_a_folder_is_loaded_as_a_hub_data_set_is(tmp_path, monkeypatch, kind):
     records, reading = read(str(folder))
     assert [(r["id"], r["instruction"]) for r in records] == [("mine-000000", "A"), ("mine-000001", "B")]
     assert reading.formats == ["mine: Alpaca (folder), 2 rows"]
-    assert [r["instruction"] for r in read(Source(str(folder), split="test"))[0]] == ["C"]
-    message = said(Source(str(folder), split="dev"))
+    assert [r["instruction"] for r in read(Source(path=str(folder), split="test"))[0]] == ["C"]
+    message = said(Source(path=str(folder), split="dev"))
     assert message.startswith(f"recipe.yaml:7: instructions: {folder} cannot be loaded") and "dev" in message
 
 
@@ -305,10 +305,10 @@ def test_max_samples_counts_kept_records(tmp_path, cap):
 def test_a_source_has_a_cap_of_its_own(tmp_path):
     first = write(tmp_path / "a.jsonl", [row("A", ""), row("B"), row("C"), row("D")])
     second = write(tmp_path / "b.jsonl", [row("D"), row("E"), row("F"), row("G")])
-    records, reading = read([Source(first, max_samples=2), Source(second, max_samples=3)])
+    records, reading = read([Source(path=first, max_samples=2), Source(path=second, max_samples=3)])
     assert [r["instruction"] for r in records] == ["B", "C", "D", "E", "F"]
     assert reading.formats == ["a.jsonl: Alpaca (JSONL), 3 rows", "b.jsonl: Alpaca (JSONL), 3 rows"]
-    assert [r["instruction"] for r in read([Source(first, max_samples=2), second], 3)[0]] == ["B", "C", "D"]
+    assert [r["instruction"] for r in read([Source(path=first, max_samples=2), second], 3)[0]] == ["B", "C", "D"]
     records, reading = read([first, second], 2)
     assert len(records) == 2 and len(reading.formats) == 1
 
@@ -458,17 +458,17 @@ def test_an_empty_second_file_is_named_before_the_first_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("source", "key", "why"),
     [
-        (Source("missing.jsonl"), "instructions.0", "missing.jsonl: no such file"),
-        (Source("data/missing.parquet"), "instructions.0", "no such file"),
-        (Source("nowhere"), "instructions.0", "no such file"),
-        (Source("/dev/null"), "instructions.0", "neither a file nor a folder"),
-        (Source("a.txt"), "instructions.0", "its suffix is none of"),
-        (Source("empty"), "instructions.0", "cannot be loaded"),
-        (Source("a.jsonl", columns=Columns(output="gold")), "instructions.0.columns.output", "no column 'gold'"),
-        (Source("a.jsonl", columns=Columns(id="key")), "instructions.0.columns.id", "(it has: instruction, output)"),
-        (Source("a.jsonl", format="messages"), "instructions.0.format", "a.jsonl is not messages"),
-        (Source("a.jsonl", format="sharegpt"), "instructions.0.format", "(columns: instruction, output)"),
-        (Source("chat.jsonl", format="alpaca"), "instructions.0.format", "chat.jsonl is not alpaca"),
+        (Source(path="missing.jsonl"), "instructions.0", "missing.jsonl: no such file"),
+        (Source(path="data/missing.parquet"), "instructions.0", "no such file"),
+        (Source(path="nowhere"), "instructions.0", "no such file"),
+        (Source(path="/dev/null"), "instructions.0", "neither a file nor a folder"),
+        (Source(path="a.txt"), "instructions.0", "its suffix is none of"),
+        (Source(path="empty"), "instructions.0", "cannot be loaded"),
+        (Source(path="a.jsonl", columns=Columns(output="gold")), "instructions.0.columns.output", "no column 'gold'"),
+        (Source(path="a.jsonl", columns=Columns(id="key")), "instructions.0.columns.id", "(it has: instruction, output)"),
+        (Source(path="a.jsonl", format="messages"), "instructions.0.format", "a.jsonl is not messages"),
+        (Source(path="a.jsonl", format="sharegpt"), "instructions.0.format", "(columns: instruction, output)"),
+        (Source(path="chat.jsonl", format="alpaca"), "instructions.0.format", "chat.jsonl is not alpaca"),
     ],
 )
 def test_mistakes_of_the_recipe_name_their_key(tmp_path, monkeypatch, source, key, why):

@@ -9,7 +9,7 @@ COLUMNS = ["id", "subset", "system", "instruction", "input", "output", "source_l
 
 
 def config(answer_language="cross", systems=("sdrrl",)) -> PrepareConfig:
-    return PrepareConfig("in.jsonl", "spa", answer_language=answer_language, systems=list(systems))
+    return PrepareConfig(instructions="in.jsonl", target_lang="spa", answer_language=answer_language, systems=list(systems))
 
 
 def record(**ok) -> dict:

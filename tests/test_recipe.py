@@ -1,41 +1,40 @@
-from dataclasses import dataclass, field
+import pickle
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from pydantic import Field
 
 from sdrrl_eval.measure.recipe import EvalConfig
-from sdrrl_factory.config import load
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import Mistakes, UserError
+from sdrrl_factory.recipe import Group, load
 from sdrrl_factory.transfer.recipe import PrepareConfig
 
 RECIPES = Path(__file__).parents[1] / "yaml_recipes"
 
 
-@dataclass
-class Task:
+class Task(Group):
     path: str
-    langs: list[str]
+    langs: list[str] = Field(min_length=1)
     size: int = 1
 
 
-@dataclass
-class Model:
+class Model(Group):
     kind: Literal["small", "large"] = "small"
-    heat: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
-    steps: int = field(default=8, metadata={"min": 1})
+    heat: float = Field(default=0.0, ge=0.0, le=1.0)
+    steps: int = Field(default=8, ge=1)
 
 
-@dataclass
-class Recipe:
+class Recipe(Group):
     name: str
-    tasks: list[Task]
-    model: Model = field(default_factory=Model)
+    tasks: list[Task] = Field(min_length=1)
+    model: Model = Model()
     files: str | list[str] = "a"
-    cap: int | None = field(default=None, metadata={"min": 1})
+    cap: int | None = Field(default=None, ge=1)
     shuffle: bool = False
 
 
+KEYS = "name, tasks, model, files, cap, shuffle"
 GOOD = """\
 # a recipe
 name: demo
@@ -55,15 +54,19 @@ model:
 def recipe(tmp_path, text: str, *overrides: str):
     path = tmp_path / "r.yaml"
     path.write_text(text, encoding="utf-8")
-    return load(Recipe, str(path), overrides)
+    loaded = load(Recipe, str(path), overrides)
+    return loaded.config, loaded.locate
+
+
+def mistakes(tmp_path, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(UserError) as err:
+        recipe(tmp_path, text, *overrides)
+    return str(err.value).replace(f"{tmp_path}/", "").split("\n")
 
 
 def mistake(tmp_path, text: str, *overrides: str) -> str:
-    with pytest.raises(UserError) as err:
-        recipe(tmp_path, text, *overrides)
-    message = str(err.value)
-    assert "\n" not in message
-    return message.replace(f"{tmp_path}/", "")
+    (message,) = mistakes(tmp_path, text, *overrides)
+    return message
 
 
 @pytest.mark.parametrize(
@@ -113,8 +116,50 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path, old, new, place, key, hint)
 
 
 @pytest.mark.parametrize("text", ["", "\n# only a comment\n"])
-def test_an_empty_recipe_misses_its_first_key(tmp_path, text):
-    assert mistake(tmp_path, text) == "r.yaml: key name is missing; add it"
+def test_an_empty_recipe_misses_all_that_has_no_default(tmp_path, text):
+    assert mistakes(tmp_path, text) == ["r.yaml: key name is missing; add it", "r.yaml: key tasks is missing; add it"]
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path):
+    text = GOOD.replace("name: demo", "naem: demo").replace("[spa]", "[]").replace("large", "larg") + "cap: 0\n"
+    assert mistakes(tmp_path, text, "model.steps=0", "tasks.1.pth=x") == [
+        "r.yaml:2: unknown key naem; did you mean name?",
+        "r.yaml:5: tasks.0.langs is []; it must be a list that is not empty",
+        "r.yaml:11: model.kind is 'larg'; it must be small | large (did you mean large?)",
+        "r.yaml:13: cap is 0; it must be at least 1",
+        "command line: model.steps=0: model.steps is 0; it must be at least 1",
+        "command line: tasks.1.pth=x: unknown key tasks.1.pth; did you mean tasks.1.path?",
+    ]
+
+
+def test_mistakes_travel_between_processes():
+    errors = Mistakes([UserError("a", "b", at="r.yaml:1"), UserError("c", "d", key="e")])
+    assert str(pickle.loads(pickle.dumps(errors))) == str(errors) == "r.yaml:1: a; b\ne: c; d"
+
+
+def test_a_key_that_is_no_text_is_unknown(tmp_path):
+    assert mistake(tmp_path, GOOD + "5: 1\n") == "r.yaml:13: unknown key 5; known keys: " + KEYS
+
+
+@pytest.mark.parametrize(
+    ("instructions", "said"),
+    [
+        ("5", "instructions is 5; it must be text or a group of keys or a list of text or a group of keys"),
+        ("", "instructions is None; it must be text or a group of keys or a list of text or a group of keys"),
+        ("[]", "instructions is []; it must be a list that is not empty"),
+        ("{pth: x}", "unknown key instructions.pth; did you mean instructions.path?"),
+        ("{format: auto}", "key instructions.path is missing; add it"),
+        ("[a, {path: 5}]", "instructions.1.path is 5; it must be text"),
+        ("[a, 5]", "instructions.1 is 5; it must be text or a group of keys"),
+        ("[{path: a, columns: {output: 5}}]", "instructions.0.columns.output is 5; it must be text"),
+    ],
+)
+def test_of_a_key_of_several_types_what_is_meant_is_mended(tmp_path, instructions, said):
+    path = tmp_path / "r.yaml"
+    path.write_text(f"instructions: {instructions}\ntarget_lang: spa\n")
+    with pytest.raises(UserError) as err:
+        load(PrepareConfig, str(path))
+    assert str(err.value).splitlines() == [f"{path}:1: {said}"]
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "[]"])
@@ -141,11 +186,11 @@ def test_a_missing_recipe_is_named():
         ("tasks.x.path=y", "tasks.x.path", "not an int"),
         ("tasks=[]", "tasks is []", "not empty"),
         ("tasks.0={path: 5, langs: [a]}", "tasks.0.path is 5", "text"),
-        ("model.heat=2", "model.heat is 2.0", "at most 1.0"),
+        ("model.heat=2", "model.heat is 2;", "at most 1.0"),
         ("model.steps=x", "model.steps is 'x'", "a whole number"),
         ("model.kind=larg", "model.kind is 'larg'", "did you mean large?"),
         ("model=5", "model is 5", "a group of keys"),
-        ("model={heat: 2}", "model.heat is 2.0", "at most 1.0"),
+        ("model={heat: 2}", "model.heat is 2;", "at most 1.0"),
         ("model={kind: larg}", "model.kind is 'larg'", "did you mean large?"),
         ("model={kidn: large}", "unknown key model.kidn", "did you mean model.kind?"),
         ("name.x=1", "name is {'x': 1}", "text"),
@@ -186,8 +231,9 @@ def test_overrides_are_put_over_the_recipe(tmp_path):
         "cap=null",
         "shuffle=true",
     )
-    tasks = [Task("other", ["spa"]), Task("q", ["eng", "ukr"], 3)]
-    assert config == Recipe("a=b c", tasks, Model("large", 1.0, 2), ["x", "y"], None, True)
+    tasks = [Task(path="other", langs=["spa"]), Task(path="q", langs=["eng", "ukr"], size=3)]
+    model = Model(kind="large", heat=1.0, steps=2)
+    assert config == Recipe(name="a=b c", tasks=tasks, model=model, files=["x", "y"], cap=None, shuffle=True)
     assert type(config.model.heat) is float
     assert place("model.kind") == f"{tmp_path}/r.yaml:11: model.kind"
     assert place("model.steps") == "command line: model.steps=2: model.steps"
@@ -225,9 +271,9 @@ SHIPPED += [(EvalConfig, p) for p in sorted((RECIPES / "eval").glob("*.yaml"))]
 
 @pytest.mark.parametrize(("cls", "path"), SHIPPED, ids=lambda v: getattr(v, "stem", None))
 def test_shipped_recipes_load(cls, path):
-    config, place = load(cls, str(path))
-    assert isinstance(config, cls)
-    assert place("seed").startswith(f"{path}:")
+    loaded = load(cls, str(path))
+    assert isinstance(loaded.config, cls)
+    assert loaded.locate("seed").startswith(f"{path}:")
 
 
 def test_both_kinds_of_recipe_are_shipped():

@@ -1,0 +1,305 @@
+"""Recipe YAML to a typed, checked model; every mistake is one line: file:line, key, what is wrong, what is right.
+
+`load` reads a recipe into a model made of `Group`s and tells all its mistakes at once. `read` gives the keys of one
+as LLaMA-Factory reads its own. The phrases for the mistakes ("a whole number", "small | large") are
+read off the model's JSON schema, the same that editors check a recipe against.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from sdrrl_factory.errors import Mistakes, UserError
+from sdrrl_factory.files import read_text
+
+
+class Group(BaseModel):
+    """Keys that stand together in a recipe. The docstring below a key is its description in the schema."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_groups_are_defaults(cls, values: Any) -> Any:
+        """`generator:` with nothing below it, its keys all commented out, is as good as no `generator:`."""
+        if not isinstance(values, dict):
+            return values
+        groups = {name for name, key in cls.model_fields.items() if _is_group(key.annotation)}
+        return {key: value for key, value in values.items() if value is not None or key not in groups}
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Group)
+
+
+# A `Group` for recipes of our own, a plain dict of keys for LLaMA-Factory's.
+Config = TypeVar("Config")
+G = TypeVar("G", bound=Group)
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[Config]):
+    """A recipe that has been read.
+
+    config: its keys. path: its file. lines: where each dotted key stands, "file:line" or "command line: key=value".
+    """
+
+    config: Config
+    path: str
+    lines: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def line(self, key: str) -> str:
+        """Where the key stands; of a key that is not in the recipe, where the group stands that it belongs to."""
+        return next((self.lines[part] for part in reversed(_prefixes(key)) if part in self.lines), self.path)
+
+    def locate(self, key: str) -> str:
+        """Where the key stands, and the key: "file:line: key"."""
+        return f"{self.line(key)}: {key}"
+
+    def located(self, err: UserError) -> UserError:
+        """The same mistake with the place of its key, if it has one and no place of its own yet."""
+        if isinstance(err, Mistakes):
+            return Mistakes([self.located(mistake) for mistake in err.mistakes])
+        return UserError(err.what, err.fix, key=err.key, at=self.locate(err.key)) if err.key and not err.at else err
+
+
+def load(model: type[G], path: str, overrides: Sequence[str] = ()) -> Recipe[G]:
+    """Read the recipe at `path` and put `overrides` ("group.key=value") over it.
+
+    Raises:
+        Mistakes: all that is wrong with its keys, one line each.
+        UserError: it cannot be read at all.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    tree, lines = _parse(path)
+    for item in overrides:
+        _override(tree, lines, item)
+    recipe = Recipe[dict](config={}, path=path, lines=lines)
+    try:
+        values: Any = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as err:
+        key = re.sub(r"\[(\d+)\]", r".\1", err.full_key or "")
+        raise UserError(f"{key}: {str(err).splitlines()[0]}", "mend the ${...}", at=recipe.line(key)) from None
+    try:
+        return Recipe(model.model_validate(values), path, lines)
+    except ValidationError as err:
+        raise Mistakes(_mistakes(err, values, model, recipe)) from None
+
+
+def read(path: str, overrides: Sequence[str] = ()) -> Recipe[dict[str, Any]]:
+    """The recipe's keys with `overrides` over them, as `llamafactory-cli` reads them: unchecked and unresolved."""
+    from omegaconf import OmegaConf
+
+    tree, lines = _parse(path)
+    for item in overrides:
+        _override(tree, lines, item)
+    keys: Any = OmegaConf.to_container(tree)
+    return Recipe(keys, path, lines)
+
+
+# The key that no other kind of recipe has.
+_KINDS = {"instructions": "prepare", "tasks": "eval", "export_dir": "export", "dataset": "train"}
+
+
+def kind(recipe: Recipe[dict[str, Any]]) -> str:
+    """prepare, eval, export or train, seen from the keys."""
+    for key, name in _KINDS.items():
+        if key in recipe.config:
+            return name
+    keys = ", ".join(_KINDS)
+    raise UserError(f"no recipe (none of the keys {keys})", "start from one of `sdrrl recipes`", at=recipe.path)
+
+
+# --- YAML
+
+
+def _parse(path: str) -> tuple[Any, dict[str, str]]:
+    """(the file's keys as OmegaConf has them, the line of each dotted key)."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    text = read_text(path)
+    try:
+        tree = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
+        # OmegaConf keeps no line numbers: the same text is parsed once more for them.
+        lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), path))
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        problem = getattr(err, "problem", None) or str(err).splitlines()[0]
+        raise UserError(
+            f"not YAML ({problem})", "mend the line", at=f"{path}:{mark.line + 1}" if mark else path
+        ) from None
+    except OmegaConfBaseException as err:
+        raise UserError(str(err).splitlines()[0], "mend the recipe", at=path) from None
+    if not OmegaConf.is_dict(tree):
+        raise UserError("a recipe is `key: value` lines", "start from one of `sdrrl recipes`", at=path)
+    return tree, lines
+
+
+def _lines(node: Any, path: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, "file:line") of everything below a node of the YAML."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        children = [(str(key.value), key, value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(str(i), value, value) for i, value in enumerate(node.value)]
+    else:
+        return
+    for name, start, value in children:
+        yield f"{prefix}{name}", f"{path}:{start.start_mark.line + 1}"
+        yield from _lines(value, path, f"{prefix}{name}.")
+
+
+def _override(tree: Any, lines: dict[str, str], item: str) -> None:
+    """Put `item` ("group.key=value") over the tree, and the command line over the lines of what it replaces."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        what = f"{item!r} is no override"
+        raise UserError(what, "write key=value or group.key=value", at="command line")
+    try:
+        value = OmegaConf.from_dotlist([f"value={text}"]).value
+        # Groups of the file that the override goes into, and does not replace, keep their line.
+        groups = [
+            part for part in _prefixes(key)[:-1] if part in lines and OmegaConf.is_config(OmegaConf.select(tree, part))
+        ]
+        OmegaConf.update(tree, key, value)
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, IndexError) as err:
+        raise UserError(f"{item}: {str(err).splitlines()[0]}", "write group.key=value", at="command line") from None
+    for part in [name for name in lines if name.startswith(f"{key}.")]:
+        del lines[part]
+    for part in _prefixes(key):
+        if part not in groups:
+            lines[part] = f"command line: {item}"
+
+
+def _prefixes(key: str) -> list[str]:
+    """a.b.c: a, a.b, a.b.c."""
+    parts = key.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+# --- what pydantic finds wrong, in plain words
+
+
+def _mistakes(err: ValidationError, values: dict, model: type[Group], recipe: Recipe) -> list[UserError]:
+    """One mistake a key, in the order of the lines."""
+    schema = model.model_json_schema()
+    errors: dict[str, ErrorDetails] = {}
+    for error in err.errors(include_url=False):
+        key = _key(error, values)
+        # Of `str | list[str]` every branch has an error. The one whose type fits says more: an empty list is too short.
+        if key not in errors or errors[key]["type"].endswith("_type"):
+            errors[key] = error
+    misspelt = {key: _near(schema, key) for key, error in errors.items() if error["type"] in _UNKNOWN}
+    mistakes = []
+    for key, error in errors.items():
+        # A group or a list can only be meant as one: where something below it is wrong, that is what to mend. And what
+        # is misspelt is not missing.
+        if any(other.startswith(f"{key}.") for other in errors) or key in misspelt.values():
+            continue
+        group = key.rpartition(".")[0]
+        if error["type"] == "missing":
+            mistake = UserError(f"key {key} is missing", "add it", at=recipe.line(group))
+        elif key in misspelt:
+            near, known = misspelt[key], ", ".join(_known(schema, group))
+            fix = f"did you mean {near}?" if near else f"known keys: {known}"
+            mistake = UserError(f"unknown key {key}", fix, at=recipe.line(key))
+        else:
+            fix = f"it must be {_right(schema, key, error)}"
+            mistake = UserError(f"{key} is {error['input']!r}", fix, at=recipe.line(key))
+        mistakes.append(mistake)
+    order = list(recipe.lines.values())
+    return sorted(mistakes, key=lambda mistake: order.index(mistake.at) if mistake.at in order else -1)
+
+
+_UNKNOWN = ("extra_forbidden", "invalid_key")
+
+
+def _key(error: ErrorDetails, values: Any) -> str:
+    """pydantic's ("instructions", "list[union[str,Source]]", 0, "Source", "path") without what is no key."""
+    parts = []
+    *path, last = error["loc"]
+    for part in path:
+        if isinstance(part, int) or (isinstance(values, dict) and part in values):
+            parts.append(str(part))
+            values = values[part]
+    if error["type"] in ("missing", *_UNKNOWN) or isinstance(values, dict) and last in values or isinstance(last, int):
+        parts.append(str(last))
+    return ".".join(parts)
+
+
+def _branches(schema: dict, key: str) -> list[dict]:
+    """The schemas that a key's value may follow: one, or several for `str | list[str]`."""
+    branches = [schema]
+    for part in filter(None, key.split(".")):
+        nodes = [
+            branch.get("items") if part.isdigit() else branch.get("properties", {}).get(part) for branch in branches
+        ]
+        branches = [branch for node in nodes if node for branch in _expanded(schema, node)]
+    return branches
+
+
+def _expanded(schema: dict, node: dict) -> list[dict]:
+    if "anyOf" in node:
+        return [branch for option in node["anyOf"] for branch in _expanded(schema, option)]
+    return [schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node]
+
+
+def _known(schema: dict, group: str) -> list[str]:
+    return [name for branch in _branches(schema, group) for name in branch.get("properties", ())]
+
+
+def _near(schema: dict, key: str) -> str:
+    """The known key that is spelt most like an unknown one, if any is."""
+    group, dot, name = key.rpartition(".")
+    return next((group + dot + near for near in difflib.get_close_matches(name, _known(schema, group), n=1)), "")
+
+
+def _right(schema: dict, key: str, error: ErrorDetails) -> str:
+    """What the value of the key must be."""
+    branches = _branches(schema, key)
+    if error["type"] == "too_short":
+        return "a list that is not empty"
+    if error["type"] in ("greater_than_equal", "less_than_equal"):
+        bounds = {"minimum": "at least", "maximum": "at most"}
+        number = next(branch for branch in branches if bounds.keys() & branch.keys())
+        return " and ".join(f"{words} {number[bound]}" for bound, words in bounds.items() if bound in number)
+    choices = [str(choice) for branch in branches for choice in branch.get("enum", ())]
+    near = difflib.get_close_matches(str(error["input"]), choices, n=1)
+    phrase = _phrase(schema, branches)
+    return f"{phrase} (did you mean {near[0]}?)" if near else phrase
+
+
+def _phrase(schema: dict, branches: list[dict]) -> str:
+    """The branches in words; that null is right too goes without saying."""
+    phrases = []
+    for branch in branches:
+        if "enum" in branch:
+            phrases.append(" | ".join(map(str, branch["enum"])))
+        elif branch["type"] == "array":
+            phrases.append(f"a list of {_phrase(schema, _expanded(schema, branch['items']))}")
+        elif branch["type"] != "null":
+            phrases.append(_TYPES[branch["type"]])
+    return " or ".join(phrases)
+
+
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "object": "a group of keys",
+}
