@@ -21,7 +21,8 @@ from itertools import count
 from typing import Any
 
 Array = Any  # of numpy, which is imported where it computes: a recipe is read and checked without
-SEED, LEVEL = 42, 0.05
+SEED = 42  # the one seed; an eval recipe may name another for its intervals
+LEVEL = 0.05  # p-values below it are marked
 RESAMPLES = 1000  # of an interval
 PERMUTATIONS = 10_000  # as sacrebleu's `--paired-ar`; a multiple of 8
 # The smallest number of items of which all in one system's favour are significant: 2 / 2**6 = 0.031.
@@ -39,9 +40,12 @@ _BLOCK = 4_000_000  # numbers in memory at a time
 class Statistics:
     """What a system's score is computed from, item by item.
 
-    table: (items, statistics) float64; value: scores sums of its rows, (..., statistics) -> (...).
-    items: their names, the same in every system; parallel items of several languages share a name.
-    bounds: between which the score must lie. rate: whether an item is right (100) or wrong (0), and no more.
+    Attributes:
+        table: [items, statistics] float64.
+        value: the score of summed rows of the table, [..., statistics] -> [...].
+        items: their names, the same in every system; parallel items of several languages share a name.
+        bounds: between which the score must lie.
+        rate: whether an item is right (100) or wrong (0), and no more.
     """
 
     table: Array
@@ -55,8 +59,8 @@ class Statistics:
 
     def only(self, items: Sequence[Hashable]) -> "Statistics":
         """Of these items, in their order."""
-        place = {item: i for i, item in enumerate(self.items)}
-        table = self.table[[place[item] for item in items]]
+        row = {item: i for i, item in enumerate(self.items)}
+        table = self.table[[row[item] for item in items]]
         return Statistics(table, self.value, tuple(items), self.bounds, self.rate)
 
 
@@ -66,7 +70,10 @@ def ratio(
     scale: float = 1.0,
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Statistics:
-    """`scale` * the sum of the first numbers / the sum of the second: a mean over items, or a loss a token."""
+    """`scale` * the sum of the first numbers / the sum of the second: a mean over items, or a loss a token.
+
+    pairs: one an item; the second number is 1 in a mean, the number of tokens in a loss.
+    """
     import numpy as np
 
     table = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
@@ -86,39 +93,46 @@ def interval(parts: Sequence[Statistics], seed: int = SEED) -> tuple[float, floa
     import numpy as np
 
     names = {item: i for i, item in enumerate(dict.fromkeys(item for part in parts for item in part.items))}
-    places = [np.array([names[item] for item in part.items]) for part in parts]
+    rows = [np.array([names[item] for item in part.items]) for part in parts]
     score, bounds = float(np.mean([part.total() for part in parts])), parts[0].bounds
-    error = _standard_error(parts, places, len(names))
+    error = _standard_error(parts, rows, len(names))
+    # Without a spread there is nothing to resample; a bounded score is then as uncertain as a rate of its size.
     if all(part.rate for part in parts) or (not error and math.isfinite(bounds[1])):
         share = min(max(score / 100, 0.0), 1.0)
-        # An average of rates has the interval of so many items as have its standard error.
-        alone = len(parts) == 1 or not error
-        size = len(names) if alone else 1 + share * (1 - share) / (error / 100) ** 2
+        size = float(len(names))
+        if len(parts) > 1 and error:
+            # An average of rates has the interval of so many items as have its standard error.
+            size = 1 + share * (1 - share) / (error / 100) ** 2
         low, high = wilson(share * size, size)
         return 100 * low, 100 * high
-    if len(names) - 2 < len(_STUDENT):
-        point = _STUDENT[max(len(names), 2) - 2]
+    degrees = max(len(names), 2) - 1
+    if degrees <= len(_STUDENT):
+        point = _STUDENT[degrees - 1]
         low, high = score - point * error, score + point * error
     else:
-        points = _studentised(parts, places, len(names), score, seed)
-        low, high = (score - error * point for point in np.quantile(points, [0.975, 0.025]))
+        # By as much as a resample lies above the score, the score lies above the truth: hence the minus.
+        points = _studentised(parts, rows, len(names), score, seed)
+        low, high = (float(score - error * point) for point in np.quantile(points, [0.975, 0.025]))
     return max(low, bounds[0]), min(high, bounds[1])
 
 
-def _standard_error(parts: Sequence[Statistics], places: Sequence[Array], names: int) -> float:
-    """The jackknife's (Tukey 1958): how much the score changes as each item is left out."""
+def _standard_error(parts: Sequence[Statistics], rows: Sequence[Array], names: int) -> float:
+    """The jackknife's (Tukey 1958): how much the score changes as each item is left out.
+
+    rows: of each part, [items]: the number of each item's name.
+    """
     import numpy as np
 
     changes = np.zeros(names)
-    for part, place in zip(parts, places, strict=True):
+    for part, row in zip(parts, rows, strict=True):
         n = len(part.items)
         without = part.value(part.table.sum(0) - part.table)
-        changes[place] += (without.mean() - without) * math.sqrt((n - 1) / n) / len(parts)
+        changes[row] += (without.mean() - without) * math.sqrt((n - 1) / n) / len(parts)
     error = float(np.sqrt((changes**2).sum()))
-    return error if error > 1e-9 else 0.0
+    return error if error > 1e-9 else 0.0  # sums that should be equal round otherwise
 
 
-def _studentised(parts: Sequence[Statistics], places: Sequence[Array], names: int, score: float, seed: int) -> Array:
+def _studentised(parts: Sequence[Statistics], rows: Sequence[Array], names: int, score: float, seed: int) -> Array:
     """Each resample's (score - `score`) / its own standard error, those that have one.
 
     That error is the linear one: an item's share in it is the score's derivative along the item's statistics.
@@ -129,24 +143,27 @@ def _studentised(parts: Sequence[Statistics], places: Sequence[Array], names: in
     block = max(1, _BLOCK // names)
     for start in range(0, RESAMPLES, block):
         size = min(block, RESAMPLES - start)
+        # 1. How often each name is drawn in each resample: [size, names].
         drawn = random.integers(0, names, (size, names)) + names * np.arange(size)[:, None]
         times = np.bincount(drawn.ravel(), minlength=size * names).reshape(size, names).astype(np.float64)
-        found, changes = np.zeros(size), np.zeros((size, names))
-        for part, place in zip(parts, places, strict=True):
-            own = times[:, place]
+        # 2. The resamples' scores [size], and each item's share in their standard errors [size, names].
+        scores, changes = np.zeros(size), np.zeros((size, names))
+        for part, row in zip(parts, rows, strict=True):
+            own = times[:, row]
             sums, n = own @ part.table, np.maximum(own.sum(1), 1)
             slopes = _slopes(part.value, sums)
             share = slopes @ part.table.T - ((slopes * sums).sum(1) / n)[:, None]
-            changes[:, place] += share / len(parts)
-            found += part.value(sums) / len(parts)
+            changes[:, row] += share / len(parts)
+            scores += part.value(sums) / len(parts)
+        # 3. Where all drawn items are alike there is no error to divide by.
         errors = np.sqrt((times * changes**2).sum(1) * names / (names - 1))
         has_error = errors > 1e-9
-        points.append((found - score)[has_error] / errors[has_error])
+        points.append((scores - score)[has_error] / errors[has_error])
     return np.concatenate(points)
 
 
 def _slopes(value: Callable[[Array], Array], sums: Array) -> Array:
-    """The derivatives of `value` by each statistic, as central differences."""
+    """The derivatives of `value` by each statistic at `sums`, [..., statistics], as central differences."""
     import numpy as np
 
     slopes = np.empty_like(sums)
@@ -168,7 +185,9 @@ def wilson(right: float, items: float) -> tuple[float, float]:
     share, square = right / items, _Z**2
     middle = (share + square / (2 * items)) / (1 + square / items)
     half = _Z / (1 + square / items) * math.sqrt(share * (1 - share) / items + square / (4 * items**2))
-    low, high, few = middle - half, middle + half, 2 if items <= 50 else 3
+    low, high = middle - half, middle + half
+    few = 2 if items <= 50 else 3  # Brown, Cai and DasGupta's choice
+    # `right` need not be whole: an average over languages has an effective number of items.
     if right < few + 0.5:
         low = np.interp(right, range(4), _POISSON) / items
     if items - right < few + 0.5:
@@ -189,11 +208,13 @@ def exact_p(one: Statistics, other: Statistics) -> float | None:
 
     gaps = one.value(one.table) - other.value(other.table)
     sizes = np.unique(np.abs(gaps).round(9))
-    # Means of differences of one size: swaps are tosses of a coin.
-    if len(sizes[sizes > 0]) <= 1 and (one.table[:, 1:] == 1).all() and one.table.shape[1] == 2:
+    is_mean = one.table.shape[1] == 2 and bool((one.table[:, 1:] == 1).all())
+    # A mean whose items differ by one size alone, as right from wrong: swaps are tosses of a coin.
+    if is_mean and len(sizes[sizes > 0]) <= 1:
         return mcnemar(int((gaps > 1e-9).sum()), int((gaps < -1e-9).sum()))
     if len(one.items) > _ENUMERATED:
         return None
+    # Column k swaps the items that are the ones of k in binary: all 2**n swaps.
     swaps = (np.arange(2 ** len(one.items))[None] >> np.arange(len(one.items))[:, None] & 1).astype(np.uint8)
     return float(_extreme(one.total() - other.total(), _swapped(one, other, swaps)).mean())
 
@@ -210,26 +231,27 @@ def _extreme(difference: float, swapped: Array) -> Array:
 
 
 def differences(one: Statistics, other: Statistics) -> Array:
-    """(PERMUTATIONS,): the difference of the two scores after each of the random swaps."""
+    """[PERMUTATIONS]: the difference of the two scores after each of the random swaps."""
     return _swapped(one, other, _swaps(one.items))
 
 
 def _swapped(one: Statistics, other: Statistics, swaps: Array) -> Array:
-    """swaps: (items, permutations) of 0 and 1."""
+    """[permutations]: the difference of the scores after each swap; swaps: [items, permutations] of 0 and 1."""
     import numpy as np
 
-    totals = one.table.sum(0), other.table.sum(0)
-    gaps, found = other.table - one.table, []
+    # A swap moves an item's difference from the sums of one system to the other's: no table is built anew.
+    totals, gaps = (one.table.sum(0), other.table.sum(0)), other.table - one.table
+    differences = []
     block = max(1, _BLOCK // len(gaps))
     for start in range(0, swaps.shape[1], block):
         moved = swaps[:, start : start + block].T.astype(np.float64) @ gaps
-        found.append(one.value(totals[0] + moved) - other.value(totals[1] - moved))
-    return np.concatenate(found)
+        differences.append(one.value(totals[0] + moved) - other.value(totals[1] - moved))
+    return np.concatenate(differences)
 
 
 @lru_cache(maxsize=4)
 def _swaps(items: tuple[Hashable, ...]) -> Array:
-    """(items, PERMUTATIONS) of 0 and 1, drawn for each item by its name.
+    """[items, PERMUTATIONS] of 0 and 1, drawn for each item by its name.
 
     So parallel items are swapped together in all languages, and an average's differences are the mean of its scores'.
     """
@@ -240,6 +262,7 @@ def _swaps(items: tuple[Hashable, ...]) -> Array:
 
 @lru_cache(maxsize=8192)
 def _coins(item: Hashable) -> Array:
+    """[PERMUTATIONS] of 0 and 1, from the item's name: the same whatever other items there are."""
     import numpy as np
 
     tossed = hashlib.shake_256(f"{SEED} {item!r}".encode()).digest(PERMUTATIONS // 8)
@@ -251,7 +274,8 @@ def holm(values: Sequence[float]) -> dict[float, float]:
 
     Marks at the 5% level of these are all right in 95 of 100 families, whatever depends on what.
     """
-    corrected, highest = {}, 0.0
+    corrected: dict[float, float] = {}
+    highest = 0.0  # a larger p-value must not become the smaller one
     for rank, p in enumerate(sorted(values)):
         highest = max(highest, min(1.0, (len(values) - rank) * p))
         corrected.setdefault(p, highest)

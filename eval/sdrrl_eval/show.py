@@ -1,8 +1,12 @@
 """How a score is named and written: on the terminal, in Markdown, LaTeX and report.html alike."""
 
 import sys
+from typing import TYPE_CHECKING
 
-# metric: its name, which way is better, decimals, unit
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# metric: (its name, which way is better, decimals, unit)
 _METRICS = {
     "accuracy": ("accuracy", "↑", 2, ""),
     "bleu": ("BLEU", "↑", 1, ""),
@@ -21,10 +25,12 @@ _TASKS = {"belebele": "BELEBELE", "flores": "FLORES-200", "xlsum": "XL-SUM", "mk
 
 
 def _row(name: str) -> tuple[str, str, int, str]:
+    # A results.json may hold a metric of a later version, or of someone's own task.
     return _METRICS.get(name, (name, "↑", 3, ""))
 
 
 def task(name: str) -> str:
+    """The benchmark's own spelling: "XL-SUM"."""
     return _TASKS.get(name, name.replace("_", " "))
 
 
@@ -44,6 +50,7 @@ def lower_is_better(name: str) -> bool:
 
 
 def number(name: str, value: float) -> str:
+    """The value with the metric's decimals and unit: "12.3%"."""
     _, _, decimals, unit = _row(name)
     return f"{value:.{decimals}f}{unit}"
 
@@ -53,7 +60,7 @@ def change(name: str, base: float, value: float) -> tuple[str, str]:
     decimals = _row(name)[2]
     delta = round(value, decimals) - round(base, decimals)
     size = number(name, abs(delta)).replace("%", " points")
-    if not round(delta, decimals):
+    if not round(delta, decimals):  # the difference of two rounded numbers rounds once more
         return "no change", "same"
     verdict = "better" if (delta < 0) == lower_is_better(name) else "worse"
     return f"{'↑' if delta > 0 else '↓'} {size} {verdict}", verdict
@@ -64,7 +71,7 @@ def direction(score: dict) -> str:
     return f"{score['source_lang']} → {score['target_lang']}" if score["source_lang"] else score["target_lang"]
 
 
-def console():
+def console() -> "Console":
     """Where there is no terminal, a width that no table is broken by."""
     from rich.console import Console
 
