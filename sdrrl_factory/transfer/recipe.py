@@ -1,10 +1,21 @@
 """The keys of a prepare recipe: types, defaults, bounds, and what each does."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from sdrrl_factory.recipe import Group
+from sdrrl_factory.transfer.sets import SYSTEMS
+
+# mypy knows no literal that is computed.
+if TYPE_CHECKING:
+    System = str
+else:
+    System = Literal[SYSTEMS]
+
+
+class Running:
+    """Marks a key that says how a model is run, and changes no answer: no finished shard is made anew for it."""
 
 
 class Columns(Group):
@@ -24,7 +35,7 @@ class Source(Group):
     """A file (.json, .jsonl, .csv, .tsv, .parquet, text also as .gz), a folder of them, or a hub id."""
     format: Literal["auto", "alpaca", "sharegpt", "messages"] = "auto"
     """auto recognises Alpaca, Dolly, Bactrian-X, ShareGPT, OpenAI messages and plain question-answer columns."""
-    columns: Columns = Columns()
+    columns: Columns = Field(default_factory=Columns)
     max_samples: int | None = Field(default=None, ge=1)
     """At most so many records of this source."""
     subset: str | None = None
@@ -46,17 +57,17 @@ class Generator(Group):
     """An answer that is cut off here gives way to the ground truth."""
     temperature: float = Field(default=0.0, ge=0.0)
     """0: greedy."""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: Annotated[int, Running] = Field(default=32, ge=1)
     """A batch halves itself when memory runs out."""
     base_url: str | None = None
     """The server's address."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: Annotated[str, Running] = "OPENAI_API_KEY"
     """The environment variable that holds the server's key."""
-    concurrency: int = Field(default=8, ge=1)
+    concurrency: Annotated[int, Running] = Field(default=8, ge=1)
     """Requests at a time."""
-    timeout: float = Field(default=120.0, ge=0.1)
+    timeout: Annotated[float, Running] = Field(default=120.0, ge=0.1)
     """Seconds a request may take."""
-    retries: int = Field(default=6, ge=0)
+    retries: Annotated[int, Running] = Field(default=6, ge=0)
     """Tries after 429, 5xx, timeouts and broken connections, with growing waits."""
 
 
@@ -78,7 +89,7 @@ class Translator(Group):
     model: str | None = None
     """nllb: null is facebook/nllb-200-3.3B; ctranslate2: the converted folder; chat: a checkpoint or a server's."""
     beam_size: int = Field(default=4, ge=1)
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: Annotated[int, Running] = Field(default=32, ge=1)
     max_new_tokens: int = Field(default=256, ge=1)
     compute_type: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
     """int8 is ctranslate2's alone."""
@@ -88,13 +99,13 @@ class Translator(Group):
     """chat: what is asked, with {source}, {target} and {text}."""
     base_url: str | None = None
     """chat: the server's address; null: in process."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: Annotated[str, Running] = "OPENAI_API_KEY"
     """The environment variable that holds the server's key."""
-    concurrency: int = Field(default=8, ge=1)
+    concurrency: Annotated[int, Running] = Field(default=8, ge=1)
     """Requests at a time."""
-    timeout: float = Field(default=120.0, ge=0.1)
+    timeout: Annotated[float, Running] = Field(default=120.0, ge=0.1)
     """Seconds a request may take."""
-    retries: int = Field(default=6, ge=0)
+    retries: Annotated[int, Running] = Field(default=6, ge=0)
     """Tries after 429, 5xx, timeouts and broken connections, with growing waits."""
 
 
@@ -107,7 +118,7 @@ class Quality(Group):
     """tau, 0 to 1; null is 0.8 for cometkiwi (the paper's), 0.4 for roundtrip."""
     model: str = "Unbabel/wmt22-cometkiwi-da"
     """COMETKiwi's hub id (gated) or a local checkpoint."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: Annotated[int, Running] = Field(default=16, ge=1)
 
 
 class Filters(Group):
@@ -189,16 +200,16 @@ class PrepareConfig(Group):
     """At most so many records in all."""
     answer_language: Literal["cross", "all", "none"] = "cross"
     """cross: TL and LT ask for the language of the answer; all: all four sets do; none: the paper's letter."""
-    systems: list[Literal["sdrrl", "sft", "tsft", "cit", "xcot"]] = Field(default=["sdrrl"], min_length=1)
+    systems: list[System] = Field(default=["sdrrl"], min_length=1)
     """sdrrl, and the paper's baselines from the same records: sft, tsft, cit, xcot."""
-    generator: Generator = Generator()
-    sampling: Sampling = Sampling()
-    translator: Translator = Translator()
-    quality: Quality = Quality()
-    filters: Filters = Filters()
-    language_id: LanguageId = LanguageId()
-    code_switch: CodeSwitch = CodeSwitch()
-    parallel: Parallel = Parallel()
+    generator: Generator = Field(default_factory=Generator)
+    sampling: Sampling = Field(default_factory=Sampling)
+    translator: Translator = Field(default_factory=Translator)
+    quality: Quality = Field(default_factory=Quality)
+    filters: Filters = Field(default_factory=Filters)
+    language_id: LanguageId = Field(default_factory=LanguageId)
+    code_switch: CodeSwitch = Field(default_factory=CodeSwitch)
+    parallel: Parallel = Field(default_factory=Parallel)
     dataset_dir: str = "data"
     """Where the data sets and dataset_info.json go."""
     work_dir: str = "runs/prepare"

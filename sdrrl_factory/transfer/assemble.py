@@ -1,0 +1,62 @@
+"""The rows of every set out of finished records (sections 3.2.2 and 3.2.3, the baselines of 4.1)."""
+
+from dataclasses import dataclass
+
+from sdrrl_factory.transfer.draw import rng
+from sdrrl_factory.transfer.sets import Form, Set, sets_of
+from sdrrl_factory.transfer.stage import Batch, Stage
+from sdrrl_factory.transfer.store import rows_of
+from sdrrl_factory.transfer.wishes import joined, wish
+
+
+@dataclass(frozen=True)
+class Assemble(Stage):
+    """+ rows: {set: its rows}, of each record; none of a form whose translation was rejected (see sets.py)."""
+
+    systems: tuple[str, ...]
+    source: str
+    target: str
+    answer_language: str
+    seed: int
+
+    def __call__(self, batch: Batch, tool: None = None) -> Batch:
+        sets = sets_of(self.systems)
+        rows = [{row.name: self._rows(row, record) for row in sets if row.forms} for record in rows_of(batch)]
+        return {**batch, "rows": rows}
+
+    def _rows(self, row: Set, record: dict) -> list[dict]:
+        good = [form for form in row.forms if all(record[f"{side}_ok"] for side in form.needs)]
+        return [self._row(row, form, record) for form in good]
+
+    def _row(self, row: Set, form: Form, record: dict) -> dict:
+        codes = {"source": self.source, "target": self.target}
+        asked, answered = (codes[language] for language in form.languages)
+        instruction, given = (record[column] for column in form.question_columns)
+        answer_language = self.answer_language if row.wish == "recipe" else row.wish
+        request = wish(asked, answered, answer_language, rng(self.seed, record["id"], f"wish {row.name}"))
+        return {
+            "id": record["id"],
+            "subset": row.name,
+            "system": record["system"],
+            "instruction": joined(instruction, request, asked),
+            "input": given,
+            "output": record[form.answer_column],
+            "source_lang": self.source,
+            "target_lang": self.target,
+            "answer_origin": record["answer_origin"] if form.is_drawn else "D",
+        }
+
+
+def natural_row(name: str, row: dict, source: str, target: str) -> dict:
+    """A row of D_mt or D_comp (section 3.2.4); `row` has id, instruction, input and output."""
+    return {
+        "id": row["id"],
+        "subset": name,
+        "system": "",
+        "instruction": row["instruction"],
+        "input": row["input"],
+        "output": row["output"],
+        "source_lang": source,
+        "target_lang": target,
+        "answer_origin": "P",
+    }
