@@ -130,97 +130,101 @@ def _takes_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> 
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="put over the recipe's keys")
 
 
-def _prepare(args) -> None:
-    from sdrrl_factory.recipe import load
-    from sdrrl_factory.transfer.pipeline import prepare
-    from sdrrl_factory.transfer.recipe import PrepareConfig
+def _prepare(args: argparse.Namespace) -> None:
+    from sdrrl_factory.interface import dry_run, prepare
 
-    recipe = load(PrepareConfig, args.recipe, args.overrides)
-    config, place = recipe.config, recipe.locate
     if args.dry_run:
-        from sdrrl_factory.transfer.plan import dry_run
-
-        dry_run(config, place)
+        dry_run(args.recipe, args.overrides)
     else:
-        prepare(config, place)
+        prepare(args.recipe, args.overrides)
 
 
-def _eval(args) -> int:
-    from sdrrl_eval.measure.recipe import EvalConfig
-    from sdrrl_eval.measure.runner import plan, run
-    from sdrrl_factory.recipe import load
+def _eval(args: argparse.Namespace) -> int:
+    from sdrrl_factory.interface import check_overlap, evaluate
 
-    recipe = load(EvalConfig, args.recipe, args.overrides)
-    config, place = recipe.config, recipe.locate
     if args.check_overlap and args.drop_overlap is None:
-        from sdrrl_eval.measure.overlap import check_overlap
-
-        return check_overlap(plan(config, place, scoring=False), args.check_overlap, args.overlap_list)
+        return check_overlap(args.recipe, args.check_overlap, args.overrides, args.overlap_list)
     files = (args.check_overlap or []) + (args.drop_overlap or [])
     if not files and (args.drop_overlap is not None or args.overlap_list):
-        raise UserError("eval: no training files to look in; name them behind --check-overlap or --drop-overlap")
-    run(config, args.recipe, place, files, args.overlap_list)
+        raise UserError("eval: no training files to look in", "name them behind --check-overlap or --drop-overlap")
+    evaluate(args.recipe, args.overrides, files, args.overlap_list)
     return 0
 
 
-def _compare(args) -> None:
-    from sdrrl_eval.compare.command import compare
+def _compare(args: argparse.Namespace) -> None:
+    from sdrrl_eval.compare.command import compare, print_comparison, write
 
-    compare(
-        args.runs, args.train_log, args.output, args.markdown, args.latex, args.paper, args.cases, args.tsne,
-        args.json, args.csv, args.correct, args.sacrebleu_p,
-    )  # fmt: skip
+    comparison = compare(
+        args.runs,
+        train_log=args.train_log,
+        paper=args.paper,
+        case_ids=args.cases.split(",") if args.cases else None,
+        tsne=args.tsne,
+        correct=args.correct,
+        sacrebleu=args.sacrebleu_p,
+    )
+    report = write(
+        comparison,
+        args.output,
+        markdown_file=args.markdown,
+        latex_file=args.latex,
+        json_file=args.json,
+        csv_file=args.csv,
+    )
+    print_comparison(comparison)
+    print(f"report: {report}")
 
 
-def _tsne(args) -> None:
+def _tsne(args: argparse.Namespace) -> None:
     from sdrrl_eval.measure.tsne import tsne
 
     tsne(args.model, args.source, args.target, args.output, args.template)
 
 
-def _convert(args) -> None:
+def _convert(args: argparse.Namespace) -> None:
     from sdrrl_factory.transfer.translate.ctranslate2 import convert
 
     convert(args.model, args.folder, args.quantization)
     print(f"translator: {{backend: ctranslate2, model: {args.folder}}}")
 
 
-def _recipes(args) -> None:
-    from sdrrl_factory.recipes import opening, recipes
+def _recipes(args: argparse.Namespace) -> None:
+    from sdrrl_factory.shipped import opening, recipes
 
-    found = recipes()
-    for name, path in found.items():
-        print(f"{name:{max(map(len, found))}}  {opening(path)}")
+    files = recipes()
+    width = max(map(len, files))
+    for name, path in files.items():
+        print(f"{name:{width}}  {opening(path)}")
     print("copy one to edit: sdrrl recipes cp NAME FILE")
 
 
-def _copy(args) -> None:
-    from sdrrl_factory.recipes import copy
+def _copy(args: argparse.Namespace) -> None:
+    from sdrrl_factory.shipped import copy
 
     for path in copy(args.name, args.file):
         print(f"written: {path}")
     print(f"its first lines say what it needs, how it is run, and what to edit; then: sdrrl doctor {args.file}")
 
 
-def _lr(args) -> None:
+def _lr(args: argparse.Namespace) -> None:
     from sdrrl_factory.learning_rate import tell
 
     tell(args.recipe, args.overrides, args.processes)
 
 
-def _doctor(args) -> int:
+def _doctor(args: argparse.Namespace) -> int:
     from sdrrl_factory.doctor import doctor
 
     return doctor(args.recipe, args.overrides)
 
 
-def _install(args) -> None:
+def _install(args: argparse.Namespace) -> None:
     from sdrrl_factory.models.comet_install import install_comet
 
     print(f"COMET: {install_comet(args.python)}")
 
 
-def _unpack(args) -> None:
+def _unpack(args: argparse.Namespace) -> None:
     from sdrrl_factory.models.embedded import unpack_model
 
     print(f"checkpoint: {unpack_model(args.folder)}")

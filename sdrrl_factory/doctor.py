@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 import shutil
 import site
 import subprocess
@@ -14,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from sdrrl_factory.errors import UserError
-from sdrrl_factory.recipes import kind, read
+from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.recipe import kind_of, read
 
 _PTH = "sdrrl_factory_autoload.pth"
 _REINSTALL = "pip install --force-reinstall --no-deps sdrrl-factory"
@@ -42,8 +41,9 @@ class Finding:
 def doctor(path: str | None, overrides: list[str]) -> int:
     """Print the findings; returns 0 if the basics, and what the recipe at `path` needs, are there, else 1."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    recipe = read(path, overrides) if path else {}
-    of = kind(path, recipe) if path else ""
+    keys = read(path, overrides) if path else None
+    recipe = keys.config if keys else {}
+    of = kind_of(keys) if keys else ""
     with subprocess.Popen(
         [sys.executable, "-P", "-c", _FRESH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as fresh:
@@ -218,6 +218,7 @@ def _of_prepare(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
     from sdrrl_factory.languages import language
     from sdrrl_factory.recipe import load
     from sdrrl_factory.transfer import generate, quality, translate
+    from sdrrl_factory.transfer.pipeline import memory_of
     from sdrrl_factory.transfer.recipe import PrepareConfig, Source
     from sdrrl_factory.transfer.subsets import sides
 
@@ -226,7 +227,8 @@ def _of_prepare(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
         config, place = loaded.config, loaded.locate
         targets = config.target_lang if isinstance(config.target_lang, list) else [config.target_lang]
         for code in [config.source_lang, *targets, *config.translator.via]:
-            language(code, place("target_lang"))
+            with under("target_lang"):
+                language(code)
     except UserError as err:
         return [_failed("keys", err)]
     findings = [Finding("ok", "keys", f"{config.source_lang} -> {' '.join(targets)}")]
@@ -234,13 +236,17 @@ def _of_prepare(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
     for source in [Source(path=s) if isinstance(s, str) else s for s in several]:
         findings.append(_try("instructions", lambda s=source: _instructions(s, place)))
     if "sdrrl" in config.systems:
-        findings += _model("generator", config.generator, lambda: generate.make(config.generator, config.seed, place))
+        findings += _model(
+            "generator", config.generator, lambda: generate.make(config.generator, config.seed, memory_of(config))
+        )
     if sides(config.systems):
         hops = [hop for code in targets for hop in translate.route(config.source_lang, code, config.translator.via)]
         if config.quality.backend == "roundtrip":
             hops += [hop[::-1] for hop in hops]
         make = translate.make
-        findings += _model("translator", config.translator, lambda: make(config.translator, hops, place))
+        findings += _model(
+            "translator", config.translator, lambda: make(config.translator, hops, memory_of(config), place)
+        )
         findings.append(_try("quality", lambda: quality.make(config.quality, place, list) and config.quality.backend))
         findings.append(_try("language id", lambda: _identifier(config.language_id, place)))
     for code in targets:
@@ -254,39 +260,38 @@ def _of_target(config, code: str, place: Callable[[str], str]) -> list[Finding]:
     from sdrrl_factory.transfer import dictionaries
     from sdrrl_factory.words import segmenter
 
-    name, source, where = config.code_switch.dictionary, config.source_lang, place("code_switch.dictionary")
+    name, source = config.code_switch.dictionary, config.source_lang
     findings = []
 
     def dictionary() -> str:
         if name == "induced":
             return "induced from the parallel text"
-        forward, backward = dictionaries.load(name, source, code, [], where)
+        with under("code_switch.dictionary"):
+            forward, backward = dictionaries.load(name, source, code, [])
         return f"{name}: {source}-{code} {len(forward)} words, back {len(backward)}"
 
     if config.code_switch.probability and {"sdrrl", "xcot"} & set(config.systems):
         findings.append(_try("dictionary", dictionary))
-        findings.append(
-            _try("words", lambda: segmenter(source, where) and segmenter(code, where) and f"{source} {code}")
-        )
+        findings.append(_try("words", lambda: segmenter(source) and segmenter(code) and f"{source} {code}"))
     if config.parallel.size and "sdrrl" in config.systems:
         findings.append(_try("parallel", lambda: _parallel(config, code, place)))
     return findings
 
 
 def _of_train(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
-    from sdrrl_factory.learning_rate import parse
+    from sdrrl_factory.factory import parse
 
     try:
-        model, data, training, _ = parse(path, recipe)
+        model, data, training, _ = parse(recipe)
     except UserError as err:
         return [_failed("keys", err)]
     findings = [
         Finding("ok", "keys", "known to LLaMA-Factory"),
-        _try("template", lambda: _template(path, data.template)),
+        _try("template", lambda: _template(data.template)),
     ]
-    findings.append(_try("model", lambda: _checkpoint(model.model_name_or_path, f"{path}: model_name_or_path")))
+    findings.append(_try("model", lambda: _checkpoint(model.model_name_or_path)))
     for adapter in model.adapter_name_or_path or []:
-        findings.append(_try("adapter", lambda a=adapter: _adapter(a, path)))
+        findings.append(_try("adapter", lambda a=adapter: _adapter(a)))
     for name in [*(data.dataset or []), *(data.eval_dataset or [])]:
         findings.append(_try(f"data {name}", lambda n=name: _data_set(data.dataset_dir, n)))
     if recipe.get("deepspeed"):
@@ -300,10 +305,10 @@ def _of_train(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
 
 
 def _of_export(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
-    findings = [_try("template", lambda: _template(path, recipe.get("template")))]
-    findings.append(_try("model", lambda: _checkpoint(str(recipe.get("model_name_or_path")), f"{path}: model")))
+    findings = [_try("template", lambda: _template(recipe.get("template")))]
+    findings.append(_try("model", lambda: _checkpoint(str(recipe.get("model_name_or_path")))))
     if recipe.get("adapter_name_or_path"):
-        findings.append(_try("adapter", lambda: _adapter(recipe["adapter_name_or_path"], path)))
+        findings.append(_try("adapter", lambda: _adapter(recipe["adapter_name_or_path"])))
     return findings
 
 
@@ -320,12 +325,12 @@ def _of_eval(path: str, recipe: dict, overrides: list[str]) -> list[Finding]:
     if config.server:
         findings.append(_try("server", lambda: _server(config.server.base_url)))
     else:
-        findings.append(_try("template", lambda: _template(path, config.template)))
-        findings.append(_try("model", lambda: _checkpoint(config.model, place("model"))))
+        findings.append(_try("template", lambda: _template(config.template)))
+        findings.append(_try("model", lambda: _checkpoint(config.model)))
     if config.adapter:
-        findings.append(_try("adapter", lambda: _adapter(config.adapter, path)))
+        findings.append(_try("adapter", lambda: _adapter(config.adapter)))
     for i, task in enumerate(config.tasks):
-        findings.append(_try(f"task {task.task}", lambda i=i: _task(config, i, place)))
+        findings.append(_try(f"task {task.task}", lambda i=i: _task(config, i)))
     return findings
 
 
@@ -355,57 +360,26 @@ def _model(what: str, config, make: Callable) -> list[Finding]:
     if config.base_url:
         findings.append(_try(f"{what} server", lambda: _server(config.base_url)))
     elif config.model and config.backend != "ctranslate2":
-        findings.append(_try(f"{what} model", lambda: _checkpoint(config.model, f"{what}.model")))
+        findings.append(_try(f"{what} model", lambda: _checkpoint(config.model)))
     return findings
 
 
-def _checkpoint(name: str, place: str) -> str:
-    from sdrrl_factory.models.lm import check_checkpoint
+def _checkpoint(name: str) -> str:
+    from sdrrl_factory.models.checkpoint import check_checkpoint
+    from sdrrl_factory.models.hub import check_access, is_hub_id
 
-    check_checkpoint(name, place)
-    return f"{name}: {_hub(name, place, 'config.json', 'model')}" if _is_hub_id(name) else name
+    check_checkpoint(name)
+    return f"{name}: {check_access(name, 'config.json')}" if is_hub_id(name) else name
 
 
-def _adapter(name: str, path: str) -> str:
-    if _is_hub_id(name):
-        return f"{name}: {_hub(name, f'{path}: adapter', 'adapter_config.json', 'model')}"
+def _adapter(name: str) -> str:
+    from sdrrl_factory.models.hub import check_access, is_hub_id
+
+    if is_hub_id(name):
+        return f"{name}: {check_access(name, 'adapter_config.json')}"
     if not Path(name, "adapter_config.json").is_file():
-        raise UserError(
-            f"{path}: no adapter at {name} (adapter_config.json not found); train it first or mend the path"
-        )
+        raise UserError(f"no adapter at {name} (adapter_config.json not found)", "train it first or mend the path")
     return name
-
-
-def _is_hub_id(name: str) -> bool:
-    """org/name, unless its first part is a folder here or one that the recipes write to."""
-    first = name.split("/")[0]
-    shaped = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)
-    return bool(shaped) and first not in ("models", "runs", "saves") and not Path(first).exists()
-
-
-def _hub(name: str, place: str, file: str, repo_type: str) -> str:
-    """Whether a hub's model or data set lies in the cache, or may be downloaded."""
-    from huggingface_hub import auth_check, constants, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    if isinstance(try_to_load_from_cache(name, file, repo_type=repo_type), str):
-        return "in the cache"
-    if constants.HF_HUB_OFFLINE:
-        raise UserError(
-            f"{place}: {name} is not in the cache, and HF_HUB_OFFLINE is set; unset it, or name a local folder"
-        )
-    try:
-        auth_check(name, repo_type=repo_type)
-    except GatedRepoError:
-        raise UserError(f"{place}: {name} is gated; accept its licence on its page, then `hf auth login`") from None
-    except RepositoryNotFoundError:
-        raise UserError(f"{place}: no {name} on the hub, or no access; mend the name, or `hf auth login`") from None
-    except Exception as err:  # no network: httpx, requests and the hub have an error each
-        why = type(err).__name__
-        raise UserError(
-            f"{place}: {name}: the hub cannot be reached ({why}); check the network, or name a local folder"
-        ) from None
-    return "on the hub, downloaded at first use"
 
 
 def _server(base_url: str) -> str:
@@ -422,11 +396,13 @@ def _server(base_url: str) -> str:
 
 
 def _instructions(source, place) -> str:
+    from sdrrl_factory.models.hub import check_access, is_hub_id
     from sdrrl_factory.transfer import sources
 
-    if _is_hub_id(source.path) and not Path(source.path).suffix:
-        return f"{source.path}: {_hub(source.path, place('instructions'), 'README.md', 'dataset')}"
-    sources.check(source, place)
+    if is_hub_id(source.path) and not Path(source.path).suffix:
+        return f"{source.path}: {check_access(source.path, 'README.md', 'dataset')}"
+    with under("instructions"):
+        sources.check(source)
     return source.path
 
 
@@ -435,17 +411,21 @@ def _identifier(config, place) -> str:
 
     if config.backend == "none":
         return "none"
-    model = Identifier(config.backend, config.model, place=place("language_id"))
+    with under("language_id"):
+        model = Identifier(config.backend, config.model)
     return model.name
 
 
 def _parallel(config, code: str, place) -> str:
+    from sdrrl_factory.models.hub import check_access
     from sdrrl_factory.transfer import parallel
 
-    parallel.check(config.parallel, place)
+    with under("parallel"):
+        parallel.check(config.parallel)
     if config.parallel.source == "opus-100":
-        return f"opus-100: {_hub('Helsinki-NLP/opus-100', place('parallel.source'), 'README.md', 'dataset')}"
-    pairs = parallel.load(config.parallel, config.source_lang, code, config.seed, place)
+        return f"opus-100: {check_access('Helsinki-NLP/opus-100', 'README.md', 'dataset')}"
+    with under("parallel"):
+        pairs = parallel.load(config.parallel, config.source_lang, code, config.seed)
     return f"{config.parallel.source}: {len(pairs)} pairs of {config.source_lang} and {code}"
 
 
@@ -459,15 +439,11 @@ def _writable(folder: str) -> str:
     return folder
 
 
-def _template(path: str, name: str | None) -> str:
-    import difflib
+def _template(name: str | None) -> str:
+    from sdrrl_factory.factory import check_template
 
-    from llamafactory.data.template import TEMPLATES
-
-    if name and name not in TEMPLATES:
-        near = difflib.get_close_matches(name, TEMPLATES, n=1)
-        hint = f"did you mean {near[0]}?" if near else "leave it out to take the checkpoint's own"
-        raise UserError(f"{path}: LLaMA-Factory has no template {name!r}; {hint}")
+    if name:
+        check_template(name)
     return name or "the checkpoint's own"
 
 
@@ -521,12 +497,11 @@ def _bf16(path: str) -> str:
     return "the GPU knows it"
 
 
-def _task(config, i: int, place) -> str:
+def _task(config, i: int) -> str:
     from sdrrl_eval.measure.runner import plan
 
     task = config.tasks[i]
-    alone = config.model_copy(update={"tasks": [task]})
-    parts = plan(alone, lambda key: place(key.replace("tasks.0", f"tasks.{i}", 1)))
+    parts = plan(config.model_copy(update={"tasks": [task]}))
     return f"{task.path}: {sum(len(part.items) for part in parts)} items"
 
 

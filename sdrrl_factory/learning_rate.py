@@ -6,29 +6,15 @@ LLaMA-2's own rate and batch, scaled with the square root of the batch; valid ar
 of the answers. They are counted by LLaMA-Factory's own code on the recipe's own data.
 """
 
-import contextlib
-import io
 import os
 from dataclasses import dataclass
 
-from sdrrl_factory.errors import UserError
-from sdrrl_factory.models.lm import check_checkpoint
-from sdrrl_factory.recipes import read
+from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.factory import parse, training_set
+from sdrrl_factory.models.checkpoint import check_checkpoint
+from sdrrl_factory.recipe import read
 
 _RATE, _TOKENS = 3e-4, 4_000_000
-# What only training needs; some of it asks for a GPU or a launcher.
-_ONLY_TRAINING = (
-    "deepspeed",
-    "fsdp",
-    "fsdp_config",
-    "bf16",
-    "fp16",
-    "pure_bf16",
-    "tf32",
-    "fp8",
-    "report_to",
-    "tokenized_path",
-)
 
 
 @dataclass(frozen=True)
@@ -63,7 +49,7 @@ def tell(path: str, overrides: list[str], processes: int | None) -> None:
 
     processes: in all; None reads ray_num_workers, or NPROC_PER_NODE and NNODES, which the training is started with.
     """
-    recipe = read(path, overrides)
+    recipe = read(path, overrides).config
     batch = count(path, recipe, processes or _processes(recipe))
     each = f"{batch.tokens / batch.rows:.1f}"
     print(f"data     {batch.rows:,} rows in {batch.sets} sets, {batch.tokens:,} trained tokens: {each} a row")
@@ -81,13 +67,22 @@ def count(path: str, recipe: dict, processes: int) -> Batch:
     import datasets
 
     datasets.disable_progress_bars()
-    model, data, training, finetuning = parse(path, recipe)
+    try:
+        model, data, training, finetuning = parse(recipe)
+    except UserError as err:
+        raise UserError(err.what, err.fix, at=path) from None
     if data.streaming:
         raise UserError(f"{path}: streaming: the data have no known size; run `sdrrl lr {path} streaming=false`")
     if not data.dataset:
         raise UserError(f"{path}: dataset is missing; name the training sets")
     rows = tokens = 0
-    for batch in _training_set(path, model, data, training, finetuning.stage).iter(1000):
+    with under("model_name_or_path"):
+        check_checkpoint(model.model_name_or_path)
+    try:
+        rows_of_all = training_set(model, data, training, finetuning.stage)
+    except UserError as err:
+        raise UserError(err.what, f"see `sdrrl doctor {path}`", at=path) from None
+    for batch in rows_of_all.iter(1000):
         rows += len(batch["labels"])
         # The first position is never predicted.
         tokens += sum(label != -100 for labels in batch["labels"] for label in labels[1:])
@@ -97,49 +92,9 @@ def count(path: str, recipe: dict, processes: int) -> Batch:
     return Batch(len(data.dataset), rows, tokens, *sizes, processes)
 
 
-def parse(path: str, recipe: dict) -> tuple:
-    """(model, data, training, finetuning) arguments by LLaMA-Factory's own parser, on any machine.
-
-    Left out is what asks for a GPU or a launcher. An unknown key or a wrong value is a `UserError`.
-    """
-    from llamafactory.hparams import parser
-
-    keys = {key: value for key, value in recipe.items() if key not in _ONLY_TRAINING}
-    keys |= {"use_cpu": True, "report_to": "none"}
-    # Given no folder, the arguments ask for one; nothing is written.
-    keys.setdefault("output_dir", "runs/train")
-    try:
-        return parser._parse_train_args(keys)[:4]
-    except Exception as err:  # each dataclass checks itself in its own way
-        raise UserError(f"{path}: LLaMA-Factory says: {_first_line(err)}; mend the recipe") from None
-
-
-def _training_set(path: str, model, data, training, stage: str):
-    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
-    from llamafactory.model import load_tokenizer
-    from transformers import set_seed
-
-    check_checkpoint(model.model_name_or_path, f"{path}: model_name_or_path")
-    set_seed(training.seed)  # LLaMA-Factory draws num_samples from the global generator
-    model.model_max_length = data.cutoff_len
-    try:
-        # It prints an example.
-        with contextlib.redirect_stdout(io.StringIO()):
-            tools = load_tokenizer(model)
-            template = get_template_and_fix_tokenizer(tools["tokenizer"], data)
-            return get_dataset(template, model, data, training, stage=stage, **tools)["train_dataset"]
-    except Exception as err:  # its data sets, the hub and the file formats each have their own
-        hint = f"see `sdrrl doctor {path}`"
-        raise UserError(f"{path}: the data cannot be read ({_first_line(err)}); {hint}") from None
-
-
 def _processes(recipe: dict) -> int:
     named = {key: os.environ.get(key, "1") for key in ("NPROC_PER_NODE", "NNODES")}
     for key, value in named.items():
         if not value.isdigit() or not int(value):
             raise UserError(f"{key} is {value!r}; set it to a number, or give --processes")
     return int(recipe.get("ray_num_workers") or 0) or int(named["NPROC_PER_NODE"]) * int(named["NNODES"])
-
-
-def _first_line(err: Exception) -> str:
-    return next(iter(str(err).strip().splitlines()), type(err).__name__)

@@ -8,6 +8,7 @@ read off the model's JSON schema, the same that editors check a recipe against.
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -61,11 +62,15 @@ class Recipe(Generic[Config]):
         """Where the key stands, and the key: "file:line: key"."""
         return f"{self.line(key)}: {key}"
 
-    def located(self, err: UserError) -> UserError:
-        """The same mistake with the place of its key, if it has one and no place of its own yet."""
-        if isinstance(err, Mistakes):
-            return Mistakes([self.located(mistake) for mistake in err.mistakes])
-        return UserError(err.what, err.fix, key=err.key, at=self.locate(err.key)) if err.key and not err.at else err
+    @contextmanager
+    def locating(self) -> Iterator[None]:
+        """Errors raised inside that are about a key of the recipe get the place of the key."""
+        try:
+            yield
+        except UserError as err:
+            if err.key and not err.at:
+                err.at = self.locate(err.key)
+            raise
 
 
 def load(model: type[G], path: str, overrides: Sequence[str] = ()) -> Recipe[G]:
@@ -108,11 +113,13 @@ def read(path: str, overrides: Sequence[str] = ()) -> Recipe[dict[str, Any]]:
 _KINDS = {"instructions": "prepare", "tasks": "eval", "export_dir": "export", "dataset": "train"}
 
 
-def kind(recipe: Recipe[dict[str, Any]]) -> str:
-    """prepare, eval, export or train, seen from the keys."""
-    for key, name in _KINDS.items():
+def kind_of(recipe: Recipe[dict[str, Any]], default: str = "") -> str:
+    """prepare, eval, export or train, seen from the keys; `default`, if one is given, where none of them tells."""
+    for key, kind in _KINDS.items():
         if key in recipe.config:
-            return name
+            return kind
+    if default:
+        return default
     keys = ", ".join(_KINDS)
     raise UserError(f"no recipe (none of the keys {keys})", "start from one of `sdrrl recipes`", at=recipe.path)
 

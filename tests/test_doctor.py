@@ -10,7 +10,8 @@ import pytest
 
 from sdrrl_factory import doctor
 from sdrrl_factory.cli import main
-from sdrrl_factory.recipes import kind, read, recipes
+from sdrrl_factory.recipe import kind_of, read
+from sdrrl_factory.shipped import recipes
 from tests.conftest import ROOT, command, write_rows
 
 needs_apertium = pytest.mark.skipif(
@@ -84,7 +85,7 @@ def test_a_llamafactory_that_cannot_be_imported_says_why():
 
 def findings(path, *overrides) -> dict[str, doctor.Finding]:
     recipe = read(str(path), overrides)
-    return {f.what: f for f in doctor._wanted(kind(str(path), recipe), str(path), recipe, list(overrides))}
+    return {f.what: f for f in doctor._wanted(kind_of(recipe), str(path), recipe.config, list(overrides))}
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -10,10 +10,11 @@ import yaml
 from sdrrl_eval.measure.recipe import EvalConfig, check
 from sdrrl_eval.measure.runner import plan
 from sdrrl_factory.cli import main
-from sdrrl_factory.recipe import load
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.learning_rate import parse
-from sdrrl_factory.recipes import KINDS, copy, kind, opening, read, recipes
+from sdrrl_factory.factory import parse
+from sdrrl_factory.recipe import kind_of, load, read
+from sdrrl_factory.schema import schemas
+from sdrrl_factory.shipped import KINDS, copy, opening, recipes
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from tests.conftest import ROOT, command, write_rows
 
@@ -27,7 +28,8 @@ def test_all_recipes_are_listed_with_their_opening_line(capsys):
     files = [p for k in KINDS for p in (ROOT / "yaml_recipes" / k).glob("*.yaml")]
     assert sorted(files) == sorted(RECIPES.values())
     for path in files:
-        first = path.read_text().splitlines()[0][2:]
+        lines = path.read_text().splitlines()
+        first = lines[path.parent.name in ("prepare", "eval")][2:]  # theirs is below the line for editors
         assert re.search(rf"^{path.parent.name}/{path.stem} +{re.escape(first)}$", said, re.M)
 
 
@@ -38,10 +40,45 @@ def test_every_recipe_opens_with_what_it_does_needs_its_command_and_what_to_edit
     assert len(opening(RECIPES[name])) > 40 and "Needs:" in head and re.search(r"# Edit: ", head)
     command_of = {"prepare": "sdrrl prepare", "train": "llamafactory-cli train", "export": "llamafactory-cli export"}
     assert f"{command_of.get(name.partition('/')[0], 'sdrrl eval')} yaml_recipes/{name}.yaml" in head
-    assert kind(name, read(str(RECIPES[name]))) == name.partition("/")[0]
+    assert kind_of(read(str(RECIPES[name]))) == name.partition("/")[0]
     # What the head and the keys call a recipe is there.
     for other in re.findall(r"yaml_recipes/[\w/.]+\.(?:yaml|json)", text):
         assert (ROOT / other).is_file(), other
+
+
+def test_the_schemas_are_those_of_the_models():
+    for name, text in schemas().items():
+        assert (ROOT / "yaml_recipes/schema" / name).read_text() == text, "run python -m sdrrl_factory.schema"
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith(("prepare/", "eval/"))])
+def test_recipes_name_their_schema_and_keep_to_it(name):
+    path = RECIPES[name]
+    schema = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", path.read_text().splitlines()[0])[1]
+    schema = json.loads((path.parent / schema).read_text())
+    assert schema["required"][0] == {"prepare": "instructions", "eval": "model"}[name.partition("/")[0]]
+    # Types and bounds are the models'; here only that an editor knows every key.
+    groups = [(schema, yaml.safe_load(path.read_text()))]
+    for group, keys in groups:
+        assert not group["additionalProperties"] and set(group["required"]) <= keys.keys() <= group["properties"].keys()
+        for key, value in keys.items():
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, dict):
+                    names = re.findall(r"#/\$defs/(\w+)", json.dumps(group["properties"][key]))
+                    groups.append((schema["$defs"][names[0]] | {"required": []}, child))
+    assert len(groups) > 1
+
+
+def test_the_schema_says_what_a_key_does_its_bounds_and_its_default():
+    schema = json.loads(schemas()["prepare.json"])
+    assert schema["$defs"]["Sampling"]["properties"]["keep_ground_truth"] == {
+        "default": 0.5,
+        "description": "The share of records whose answer is the ground truth; 1.0 is the ablation without "
+        "self-distillation.",
+        "maximum": 1.0,
+        "minimum": 0.0,
+        "type": "number",
+    }
 
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("prepare/")])
@@ -53,8 +90,8 @@ def test_prepare_recipes_are_read(name):
 def test_train_recipes_are_known_to_llamafactorys_parser(name):
     from llamafactory.data.template import TEMPLATES
 
-    recipe = read(str(RECIPES[name]))
-    model, data, training, finetuning = parse(name, recipe)
+    recipe = read(str(RECIPES[name])).config
+    model, data, training, finetuning = parse(recipe)
     assert data.template in TEMPLATES and len(data.dataset) == 6 and finetuning.stage == "sft"
     assert training.output_dir == f"runs/{name}" and training.num_train_epochs
     if recipe.get("early_stopping_steps"):
@@ -62,7 +99,7 @@ def test_train_recipes_are_known_to_llamafactorys_parser(name):
         assert training.load_best_model_at_end and training.save_steps % training.eval_steps == 0
         assert training.metric_for_best_model == "eval_loss" and not training.greater_is_better and data.val_size
     with pytest.raises(UserError, match=r"x\.yaml: .*learning_rat'"):
-        parse("x.yaml", recipe | {"learning_rat": 1})
+        parse(recipe | {"learning_rat": 1})
 
 
 def test_the_paper_settings():
@@ -80,7 +117,7 @@ def test_the_paper_settings():
 def test_export_recipes_are_known_to_llamafactorys_parser(name):
     from llamafactory.hparams.parser import _parse_infer_args
 
-    model, *_ = _parse_infer_args(read(str(RECIPES[name])))
+    model, *_ = _parse_infer_args(read(str(RECIPES[name])).config)
     assert model.export_dir and (model.adapter_name_or_path is None) == (not name.endswith("lora"))
 
 
@@ -143,18 +180,32 @@ def test_a_copy_has_what_the_recipe_names(tmp_path, monkeypatch):
         "yaml_recipes/deepspeed/zero3.json",
     ]
     mine = (tmp_path / "mine.yaml").read_text()
-    assert (tmp_path / read("mine.yaml")["deepspeed"]).is_file()
+    assert (tmp_path / read("mine.yaml").config["deepspeed"]).is_file()
     assert "llamafactory-cli train mine.yaml" in mine and "train/llama2_7b_full.yaml" not in mine
-    assert read("mine.yaml") == read(str(RECIPES["train/llama2_7b_full"]))
+    assert read("mine.yaml").config == read(str(RECIPES["train/llama2_7b_full"])).config
     # A folder, and a name with a hole.
     written = {str(p) for p in copy("eval/demo_spa", "eval.yaml")}
     assert {"data/heldout/sentences/spa_Latn.devtest", "data/heldout/questions.spa.jsonl"} <= written
 
 
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [("my.yaml", "yaml_recipes/schema/prepare.json"), ("mine/a/b.yaml", "../../yaml_recipes/schema/prepare.json")],
+)
+def test_a_copy_finds_its_schema(file, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copy("prepare/demo_spa", file)
+    first, second = (tmp_path / file).read_text().splitlines()[:2]
+    assert first == f"# yaml-language-server: $schema={line}"
+    assert (tmp_path / file).parent.joinpath(line).read_text() == schemas()["prepare.json"]
+    assert second[2:] == opening(RECIPES["prepare/demo_spa"])
+
+
 def test_a_copy_leaves_what_is_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seeds = write_rows(tmp_path / "data/seeds/english_instructions.jsonl", [{"mine": 1}])
-    assert [str(p) for p in copy("yaml_recipes/prepare/demo_spa.yaml", "a.yaml")] == ["a.yaml"]
+    written = [str(p) for p in copy("yaml_recipes/prepare/demo_spa.yaml", "a.yaml")]
+    assert written == ["a.yaml", "yaml_recipes/schema/prepare.json"]
     assert seeds.read_text() == '{"mine": 1}\n'
 
 
@@ -183,7 +234,7 @@ def test_mistakes_in_copying_are_one_line(arguments, said, tmp_path, monkeypatch
 def test_a_file_that_is_no_recipe_is_one_line(text, tmp_path):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError, match=r"a\.yaml"):
-        kind("a.yaml", read(str(tmp_path / "a.yaml")))
+        kind_of(read(str(tmp_path / "a.yaml")))
 
 
 NAMES = ["ll", "tl", "lt", "tt", "mt", "comp"]
