@@ -14,6 +14,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +39,40 @@ class Memory:
 
     Each `put` is kept whole or not at all: a kill loses the batch in work. An answer is what JSON can hold.
 
-    Raises: UserError where the file is no memory, or cannot be written.
+    Raises: UserError, from its first use on, where the file is no memory, or cannot be written.
     """
 
     def __init__(self, path: Path):
         self.path = path
+
+    @cached_property
+    def _db(self) -> sqlite3.Connection:
+        # Opened at first use, so that a memory can travel to another process, where the file is opened anew.
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=_WAIT)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(self.path, timeout=_WAIT)
+            db.execute("PRAGMA journal_mode=WAL")
             # A kill loses nothing that was put; a power cut may lose the last batches, and breaks nothing.
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.execute(
                 "CREATE TABLE IF NOT EXISTS memory (kind TEXT, key TEXT, answer TEXT, PRIMARY KEY (kind, key))"
                 " WITHOUT ROWID"
             )
+            return db
         except (OSError, sqlite3.Error) as err:
-            raise UserError(
-                f"no memory of answers ({err})", "move the file away, or name another", at=str(path)
-            ) from None
+            what = f"no memory of answers ({err})"
+            raise UserError(what, "move the file away, or name another in `memory:`", at=str(self.path)) from None
+
+    def __reduce__(self) -> tuple[type["Memory"], tuple[Path]]:
+        return Memory, (self.path,)
 
     def __enter__(self) -> "Memory":
+        self.open()
         return self
+
+    def open(self) -> None:
+        """Say before any work that the file is no memory, or cannot be written."""
+        self._db  # noqa: B018
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -100,7 +113,8 @@ class Memory:
         return self._db.execute("SELECT count(*) FROM memory").fetchone()[0]
 
     def close(self) -> None:
-        self._db.close()
+        if db := self.__dict__.pop("_db", None):
+            db.close()
 
     @contextmanager
     def _mistakes(self, done: str) -> Iterator[None]:

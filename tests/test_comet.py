@@ -56,8 +56,8 @@ def checkpoint(tmp_path) -> str:
 def test_the_named_environment_is_the_only_one_looked_at(tmp_path, monkeypatch, own):
     monkeypatch.setenv("SDRRL_COMET_ENV", str(tmp_path / "nowhere"))
     assert installation() is None
-    expected = f"r.yaml:7: quality.model: no COMET in {tmp_path}/nowhere, which SDRRL_COMET_ENV names; run `sdrrl inst"
-    assert one_line(lambda: Comet("a/b", 4, "r.yaml:7: quality.model", False)).startswith(expected)
+    expected = f"no COMET in {tmp_path}/nowhere, which SDRRL_COMET_ENV names; run `sdrrl inst"
+    assert one_line(lambda: Comet("a/b", 4, False)).startswith(expected)
     folder = own("")
     assert installation() == comet.Installation(str(folder / "bin/python"), "2.2.7")
 
@@ -66,8 +66,8 @@ def test_without_any_environment_it_is_not_installed(tmp_path, monkeypatch, own)
     monkeypatch.delenv("SDRRL_COMET_ENV", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "path", [])
-    expected = "here: COMET is not installed; run `sdrrl install comet`"
-    assert one_line(lambda: Comet("a/b", 4, "here", False)) == expected
+    expected = "COMET is not installed; run `sdrrl install comet`"
+    assert one_line(lambda: Comet("a/b", 4, False)) == expected
     (tmp_path / "sdrrl").mkdir()
     own("").rename(tmp_path / "sdrrl" / "comet")
     monkeypatch.delenv("SDRRL_COMET_ENV")
@@ -88,10 +88,10 @@ def test_without_any_environment_it_is_not_installed(tmp_path, monkeypatch, own)
 )
 def test_a_process_that_ends_is_one_line_and_the_next_one_is_new(own, checkpoint, script, why):
     folder = own(script)
-    scorer = Comet(checkpoint, 4, "here", False)
+    scorer = Comet(checkpoint, 4, False)
     for _ in range(2):
         line = one_line(lambda: scorer.score(ROWS))
-        assert line.startswith(f"here: COMET's process ended ({why}") and line.endswith("run `sdrrl install comet`")
+        assert line.startswith(f"COMET's process ended ({why}") and line.endswith("run `sdrrl install comet`")
     (folder / "bin/python").write_text(
         "#!/bin/sh\nread line; echo '{\"references\": false}'; read line; echo '{\"scores\": [0.5, 0.25]}'; read line\n"
     )
@@ -101,7 +101,7 @@ def test_a_process_that_ends_is_one_line_and_the_next_one_is_new(own, checkpoint
 def test_batches_halve_when_memory_runs_out(own, checkpoint, capsys):
     answers = ['{"references": false}', '{"error": "memory", "why": "x"}', '{"scores": [0.5]}', '{"scores": [0.25]}']
     own("".join(f"read line; echo '{answer}'; " for answer in answers) + "read line")
-    assert Comet(checkpoint, 4, "here", False).score(ROWS) == [0.25, 0.5]
+    assert Comet(checkpoint, 4, False).score(ROWS) == [0.25, 0.5]
     assert capsys.readouterr().out == "out of memory: COMET's batches have 1 rows now\n"
 
 
@@ -118,7 +118,7 @@ def test_the_process_dies_with_its_parent_however_it_dies(comet_models):
     """In the middle of a batch: SIGKILL leaves the parent no time to clean up."""
     code = (
         "import sys, subprocess; from sdrrl_factory.models import comet\n"
-        f"scorer = comet.Comet({str(comet_models['kiwi'])!r}, 4096, 'here', False)\n"
+        f"scorer = comet.Comet({str(comet_models['kiwi'])!r}, 4096, False)\n"
         f"scorer.score({ROWS!r})\n"
         "print(comet._worker(scorer.installation.python)._process.pid, flush=True)\n"
         f"scorer.score({ROWS!r} * 2000)"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, MistralForCausalLM
 
-from sdrrl_factory.models.choices import keeps_all_keys
 from sdrrl_factory.models.decoding import continuations
+from sdrrl_factory.models.forward import keeps_all_keys
 
 LIMIT, PAD = 24, 0
 PROMPTS = [[5, 9, 40], [7], [300, 20, 21, 22, 23, 24, 25], [9, 9], [5, 9, 40], [17, 200, 3, 3], [61, 62], [90, 14, 8]]

@@ -1,18 +1,33 @@
 """How likely a model finds each of a few short continuations of a prompt: multiple choice by likelihood.
 
 Where every choice is one token, all come out of one forward pass. What prompts have in common is computed once: the
-beginning of all (examples), and the beginning of neighbours (a passage asked about twice).
+beginning of all (examples), and the beginning of neighbours (a passage asked about twice). Of five prompts:
+
+    examples | passage A | question 1        group of 2: everything up to "question" is computed once
+    examples | passage A | question 2
+    examples | passage B | question 1        a group of its own: shares the examples with all
+             ^ common    ^ the group's cut
 """
 
 import copy
-import functools
-import inspect
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-_WORTH = 24  # tokens in common that make a group of neighbours
+from sdrrl_factory.models.forward import forward, keeps_all_keys, padded
+
+if TYPE_CHECKING:
+    import torch
+
+# So many tokens in common, beyond what all have, make a group: fewer are not worth a pass of their own.
+_WORTH = 24
+
+# (how many tokens its rows have in common, the indexes of its rows)
+Group = tuple[int, list[int]]
 
 
-def encode(tokenizer, prompts: Sequence[str], choices: Sequence[str]) -> tuple[list[list[int]], list[list[list[int]]]]:
+def encode(
+    tokenizer: Any, prompts: Sequence[str], choices: Sequence[str]
+) -> tuple[list[list[int]], list[list[list[int]]]]:
     """(ids of each prompt; per prompt the ids of each choice behind it), the two tokenized as one text."""
     heads = tokenizer(list(prompts))["input_ids"]
     whole = tokenizer([prompt + choice for prompt in prompts for choice in choices])["input_ids"]
@@ -20,41 +35,50 @@ def encode(tokenizer, prompts: Sequence[str], choices: Sequence[str]) -> tuple[l
     return heads, [[ids[len(head) :] for ids in whole[i * n : i * n + n]] for i, head in enumerate(heads)]
 
 
-def groups(rows: Sequence[Sequence[int]]) -> tuple[int, list[tuple[int, list[int]]]]:
-    """Which rows to compute together: (tokens that all have in common, (tokens in common, rows) of each group).
+def groups(rows: Sequence[Sequence[int]]) -> tuple[int, list[Group]]:
+    """Which rows to compute together: (how many tokens all have in common, the groups).
 
     Every row keeps at least one token of its own. A row by itself has only what all have in common.
     """
+    # Sorted, rows that begin alike are neighbours, and the first and the last one have the least in common.
     order = sorted(range(len(rows)), key=lambda i: rows[i])
-    everywhere = _shared(rows[order[0]], rows[order[-1]]) if len(rows) > 1 else 0
-    found: list[tuple[int, list[int]]] = []
+    common = _shared(rows[order[0]], rows[order[-1]]) if len(rows) > 1 else 0
+    out: list[Group] = []
     for i in order:
-        if found:
-            first = rows[found[-1][1][0]]
-            shared = _shared(first, rows[i])
-            # Sorted: the first and the last row of a group have the least in common.
-            if shared >= everywhere + _WORTH:
-                found[-1] = (shared, [*found[-1][1], i])
+        if out:
+            first = out[-1][1][0]
+            shared = _shared(rows[first], rows[i])
+            if shared >= common + _WORTH:
+                out[-1] = (shared, [*out[-1][1], i])
                 continue
-        found.append((everywhere, [i]))
-    return everywhere, found
+        out.append((common, [i]))
+    return common, out
 
 
 def _shared(a: Sequence[int], b: Sequence[int]) -> int:
-    most = min(len(a), len(b)) - 1
-    return next((k for k in range(most) if a[k] != b[k]), most)
+    """How many tokens both begin with; the last token of the shorter one does not count."""
+    longest = min(len(a), len(b)) - 1
+    return next((k for k in range(longest) if a[k] != b[k]), longest)
 
 
 class NextToken:
-    """Log-probabilities of the token after each row, for a causal `model`; call it inside `torch.inference_mode`."""
+    """Log-probabilities of the token after each row, for a causal `model`; call it inside `torch.inference_mode`.
 
-    def __init__(self, model, rows: Sequence[list[int]], batch_size: int):
+    `groups`: what is to be scored, in an order in which little is padded.
+    """
+
+    def __init__(self, model: Any, rows: Sequence[list[int]], batch_size: int):
         self.model, self.rows = model, rows
         self._shares = keeps_all_keys(model)
-        self._everywhere, found = groups(rows) if self._shares else (0, [(0, [i]) for i in range(len(rows))])
-        self._start = None
-        parts = [(shared, some[k : k + batch_size]) for shared, some in found for k in range(0, len(some), batch_size)]
-        self.groups = sorted(parts, key=lambda g: (-len(g[1]), -len(rows[g[1][0]]), g[1]))
+        self._common, together = groups(rows) if self._shares else (0, [(0, [i]) for i in range(len(rows))])
+        self._beginning: Any = None  # the cache of what all rows have in common
+        # A group of more rows than a batch holds is computed in several, its beginning in each of them.
+        parts = [
+            (shared, indexes[k : k + batch_size])
+            for shared, indexes in together
+            for k in range(0, len(indexes), batch_size)
+        ]
+        self.groups = sorted(parts, key=lambda group: (-len(group[1]), -len(rows[group[1][0]]), group[1]))
 
     def take(self, start: int, batch_size: int) -> int:
         """How many groups from `start` on make a batch of at most `batch_size` rows (or of one group)."""
@@ -64,94 +88,66 @@ class NextToken:
             end += 1
         return end - start
 
-    def __call__(self, batch: Sequence[tuple[int, list[int]]]):
-        """(rows of the groups in `batch`, in their order; vocabulary)."""
+    def __call__(self, batch: Sequence[Group]) -> "torch.Tensor":
+        """[rows, vocabulary]: of the rows of the groups in `batch`, in their order."""
         if not self._shares:
-            return self._plainly([i for _, some in batch for i in some])
+            return self._without_cache([i for _, indexes in batch for i in indexes])
         import torch
 
-        longest = max((len(self.rows[i]) - cut for cut, some in batch for i in some if len(some) > 1), default=None)
-        cuts = [self._cut(cut, some, longest) for cut, some in batch]
-        owner = [g for g, (_, some) in enumerate(batch) for _ in some]
-        past, seen = self._beginning(len(batch))
-        heads = [self.rows[some[0]][self._everywhere : cut] for cut, (_, some) in zip(cuts, batch, strict=True)]
+        # 1. Where each group's beginning ends and its rows' own tokens start.
+        cuts = self._cuts(batch)
+        owner = [g for g, (_, indexes) in enumerate(batch) for _ in indexes]  # of each row, its group
+        # 2. What all rows have in common: once for the whole run, copied for each group.
+        cache, mask = self._beginnings(len(batch))
+        # 3. What each group has in common beyond it: one row a group [groups, length], padded on the right.
+        heads = [self.rows[indexes[0]][self._common : cut] for cut, (_, indexes) in zip(cuts, batch, strict=True)]
         if any(heads):
-            ids, mask, places = padded(heads, [self._everywhere] * len(heads), False, self.model.device)
-            seen = torch.cat([seen, mask], 1)
-            past = forward(self.model, ids, seen, places, past).past_key_values
-        tails = [self.rows[i][cut:] for cut, (_, some) in zip(cuts, batch, strict=True) for i in some]
-        if past is not None:
-            past.batch_select_indices(torch.tensor(owner, device=self.model.device))
-        ids, mask, places = padded(tails, [cuts[g] for g in owner], True, self.model.device)
-        seen = torch.cat([seen[owner], mask], 1)
-        return forward(self.model, ids, seen, places, past).logits[:, -1].float().log_softmax(-1)
+            ids, head_mask, positions = padded(heads, [self._common] * len(heads), False, self.model.device)
+            mask = torch.cat([mask, head_mask], 1)
+            cache = forward(self.model, ids, mask, positions, cache).past_key_values
+        # 4. The cache and the mask of its group for each row.
+        if cache is not None:
+            cache.batch_select_indices(torch.tensor(owner, device=self.model.device))
+        # 5. The rows' own tokens [rows, length], padded on the left: the last position is every row's last token.
+        tails = [self.rows[i][cut:] for cut, (_, indexes) in zip(cuts, batch, strict=True) for i in indexes]
+        ids, tail_mask, positions = padded(tails, [cuts[g] for g in owner], True, self.model.device)
+        mask = torch.cat([mask[owner], tail_mask], 1)
+        return forward(self.model, ids, mask, positions, cache).logits[:, -1].float().log_softmax(-1)
 
-    def _cut(self, shared: int, some: list[int], longest: int | None) -> int:
-        """Where a group's tails begin; a row by itself is cut so that its tail is no longer than its neighbours'."""
-        if len(some) > 1 or longest is None:
-            return shared
-        return max(self._everywhere, len(self.rows[some[0]]) - longest)
+    def _cuts(self, batch: Sequence[Group]) -> list[int]:
+        """Per group, how many tokens its rows' beginning has.
 
-    def _beginning(self, n: int):
-        """The keys and values of what all rows have in common, `n` times; their mask."""
+        A row by itself is cut where its tail is no longer than those of the groups beside it: its beginning is computed
+        in step 3 with theirs, and step 5, which has a row for each of theirs, is not made longer by it.
+        """
+        tails = [len(self.rows[i]) - cut for cut, indexes in batch if len(indexes) > 1 for i in indexes]
+        if not tails:
+            return [cut for cut, _ in batch]
+        longest = max(tails)
+        return [
+            cut if len(indexes) > 1 else max(self._common, len(self.rows[indexes[0]]) - longest)
+            for cut, indexes in batch
+        ]
+
+    def _beginnings(self, n: int) -> tuple[Any, "torch.Tensor"]:
+        """The cache of what all rows have in common, `n` times (None: they have nothing), and its mask [n, common]."""
         import torch
 
-        seen = torch.ones(n, self._everywhere, dtype=torch.long, device=self.model.device)
-        if not self._everywhere:
-            return None, seen
-        if self._start is None:
-            ids, mask, places = padded([self.rows[0][: self._everywhere]], [0], True, self.model.device)
-            self._start = forward(self.model, ids, mask, places, None).past_key_values
-        past = copy.deepcopy(self._start)
-        past.batch_select_indices(torch.zeros(n, dtype=torch.long, device=self.model.device))
-        return past, seen
+        mask = torch.ones(n, self._common, dtype=torch.long, device=self.model.device)
+        if not self._common:
+            return None, mask
+        if self._beginning is None:
+            ids, one, positions = padded([self.rows[0][: self._common]], [0], True, self.model.device)
+            self._beginning = forward(self.model, ids, one, positions, None).past_key_values
+        cache = copy.deepcopy(self._beginning)  # a pass writes into the cache that it is given
+        cache.batch_select_indices(torch.zeros(n, dtype=torch.long, device=self.model.device))
+        return cache, mask
 
-    def _plainly(self, some: list[int]):
+    def _without_cache(self, indexes: list[int]) -> "torch.Tensor":
         """Nothing shared, padding behind: for models that keep something else than the keys of all tokens."""
         import torch
 
-        ids, mask, _ = padded([self.rows[i] for i in some], [0] * len(some), False, self.model.device)
+        ids, mask, _ = padded([self.rows[i] for i in indexes], [0] * len(indexes), False, self.model.device)
         logits = self.model(input_ids=ids, attention_mask=mask).logits
-        last = torch.tensor([len(self.rows[i]) - 1 for i in some], device=logits.device)
-        return logits[torch.arange(len(some), device=logits.device), last].float().log_softmax(-1)
-
-
-def padded(rows: Sequence[list[int]], first: Sequence[int], left: bool, device, pad: int = 0):
-    """(ids, mask, positions), each (rows, longest row); row r's positions count from first[r]."""
-    import torch
-
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    mask, places = torch.zeros_like(ids), torch.zeros_like(ids)
-    for r, row in enumerate(rows):
-        here = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[r, here] = torch.tensor(row, dtype=torch.long)
-        mask[r, here] = 1
-        places[r, here] = torch.arange(first[r], first[r] + len(row))
-    return tuple(t.to(device) for t in (ids, mask, places))
-
-
-def forward(model, ids, mask, places, past):
-    """One pass over a cache (None: an empty one), with the last position's logits only where the model can."""
-    only_last = {"logits_to_keep": 1} if "logits_to_keep" in _arguments(model) else {}
-    return model(
-        input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=past, use_cache=True, **only_last
-    )
-
-
-def _arguments(model) -> set[str]:
-    return _parameters(type(model.get_base_model() if hasattr(model, "get_base_model") else model))
-
-
-@functools.cache  # asked at every token
-def _parameters(model_class: type) -> set[str]:
-    return set(inspect.signature(model_class.forward).parameters)
-
-
-def keeps_all_keys(model) -> bool:
-    """Whether a prefix's keys and values are the same whatever follows, at any place in the cache."""
-    config = model.config.get_text_config()
-    layers = getattr(config, "layer_types", None) or ["full_attention"]
-    window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    full = set(layers) == {"full_attention"} and not window and not getattr(model, "_is_stateful", False)
-    return full and {"position_ids", "past_key_values"} <= _arguments(model)
+        last = torch.tensor([len(self.rows[i]) - 1 for i in indexes], device=logits.device)
+        return logits[torch.arange(len(indexes), device=logits.device), last].float().log_softmax(-1)

@@ -6,7 +6,6 @@ by the Python of an environment that has it: the one of `sdrrl install comet`, o
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,8 +19,11 @@ from pathlib import Path
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import sha256
+from sdrrl_factory.models.hub import check_access, is_hub_id
 
-_GET = "accept the licence on the model's page while logged in and set HF_TOKEN, or name the path of a local checkpoint"
+_FETCH = (
+    "accept the licence on the model's page while logged in and set HF_TOKEN, or name the path of a local checkpoint"
+)
 _PACKAGE = "unbabel-comet"
 _WORKER = Path(__file__).with_name("comet_worker.py")
 
@@ -54,7 +56,7 @@ def installation() -> Installation | None:
 
 
 def _version(packages: list[str]) -> str | None:
-    return next((found.version for found in distributions(name=_PACKAGE, path=packages)), None)
+    return next((package.version for package in distributions(name=_PACKAGE, path=packages)), None)
 
 
 class Comet:
@@ -64,21 +66,24 @@ class Comet:
 
     Args:
         model: a .ckpt file, a folder with hparams.yaml and checkpoints/model.ckpt, or a hub id.
-        place: the recipe key, for errors.
+        batch_size: rows at a time.
         references: whether it is to score against references (wmt22-comet-da) or without (wmt22-cometkiwi-da).
+
+    Raises: UserError, here and at each `score`, without a key: recipes name the model in different ones.
     """
 
-    def __init__(self, model: str, batch_size: int, place: str, references: bool):
-        there = installation()
-        if there is None:
-            named = f"no COMET in {environment()}, which SDRRL_COMET_ENV names"
-            why = named if os.environ.get("SDRRL_COMET_ENV") else "COMET is not installed"
-            raise UserError(f"{place}: {why}; run `sdrrl install comet`")
-        self.installation = there
-        self.model, self.batch_size, self.place, self.references = model, batch_size, place, references
-        self.path = _local(model, place)
+    def __init__(self, model: str, batch_size: int, references: bool):
+        found = installation()
+        if found is None:
+            what = "COMET is not installed"
+            if os.environ.get("SDRRL_COMET_ENV"):
+                what = f"no COMET in {environment()}, which SDRRL_COMET_ENV names"
+            raise UserError(what, "run `sdrrl install comet`")
+        self.installation = found
+        self.model, self.batch_size, self.references = model, batch_size, references
+        self.path = _local_checkpoint(model)
         if self.path is None:
-            _check_access(model, place)
+            _check_access(model)
         self.name = _identity(self.path) if self.path else model
 
     def score(self, rows: Sequence[dict[str, str]]) -> list[float]:
@@ -97,8 +102,8 @@ class Comet:
                 print(f"out of memory: COMET's batches have {self.batch_size} rows now", flush=True)
                 continue
             if "error" in answer:
-                hint = "free memory for it" if answer["error"] == "memory" else "name another COMET checkpoint"
-                raise UserError(f"{self.place}: {self.model} cannot score ({answer['why']}); {hint}")
+                fix = "free memory for it" if answer["error"] == "memory" else "name another COMET checkpoint"
+                raise UserError(f"{self.model} cannot score ({answer['why']})", fix)
             for i, value in zip(chosen, answer["scores"], strict=True):
                 out[i] = value
             start += len(chosen)
@@ -107,28 +112,28 @@ class Comet:
     @cached_property
     def _checkpoint(self) -> str:
         """The path of the .ckpt, once the worker has loaded it."""
-        path = self.path or _downloaded(self.model, self.place)
+        path = self.path or _downloaded(self.model)
         answer = self._ask({"model": str(path)})
         if answer.get("error") == "pickle":
+            what = f"{path} is broken or holds pickled code"
             raise UserError(
-                f"{self.place}: {path} is broken or holds pickled code; fetch it again, or, if you trust who made it,"
-                " set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
+                what, "fetch it again, or, if you trust who made it, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
             )
         if "error" in answer:
-            hints = {"file": "run once with a network", "memory": "free memory for it"}
-            hint = hints.get(answer["error"], "name a COMET checkpoint")
-            raise UserError(f"{self.place}: {path} or its encoder cannot be loaded ({answer['why']}); {hint}")
+            fixes = {"file": "run once with a network", "memory": "free memory for it"}
+            what = f"{path} or its encoder cannot be loaded ({answer['why']})"
+            raise UserError(what, fixes.get(answer["error"], "name a COMET checkpoint"))
         if answer["references"] != self.references:
             other = "a COMET model that takes them (wmt22-comet-da)" if self.references else "a COMETKiwi model"
             how = "against" if answer["references"] else "without"
-            raise UserError(f"{self.place}: {self.model} scores {how} references; name {other}")
+            raise UserError(f"{self.model} scores {how} references", f"name {other}")
         return str(path)
 
     def _ask(self, request: dict) -> dict:
         try:
             return _worker(self.installation.python).ask(request)
         except _Ended as end:
-            raise UserError(f"{self.place}: COMET's process ended ({end}); run `sdrrl install comet`") from None
+            raise UserError(f"COMET's process ended ({end})", "run `sdrrl install comet`") from None
 
 
 class _Ended(Exception):
@@ -172,8 +177,8 @@ class _Worker:
         if status < 0:  # stderr tells nothing of it
             return f"killed by signal {-status}"
         self._errors.seek(0)
-        said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return said[-1] if said else f"status {status}"
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"status {status}"
 
 
 @cache
@@ -189,17 +194,18 @@ def _kill(process: subprocess.Popen) -> None:
         process.stdin.close()
 
 
-def _local(model: str, place: str) -> Path | None:
+def _local_checkpoint(model: str) -> Path | None:
+    """The .ckpt file that `model` names; None: it is a hub id."""
     path = Path(model)
     if not path.exists():
-        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model) and path.suffix != ".ckpt":
+        if is_hub_id(model) and path.suffix != ".ckpt":
             return None
-        raise UserError(f"{place}: no checkpoint at {model}; mend the path, or {_GET}")
+        raise UserError(f"no checkpoint at {model}", f"mend the path, or {_FETCH}")
     path = path / "checkpoints" / "model.ckpt" if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"{place}: {path} not found; a checkpoint folder holds hparams.yaml and checkpoints/model.ckpt")
+        raise UserError(f"{path} not found", "a checkpoint folder holds hparams.yaml and checkpoints/model.ckpt")
     if not (path.parents[1] / "hparams.yaml").is_file():
-        raise UserError(f"{place}: {path} has no hparams.yaml in the folder above it; copy it from where it came from")
+        raise UserError(f"{path} has no hparams.yaml in the folder above it", "copy it from where it came from")
     return path.resolve()
 
 
@@ -211,22 +217,14 @@ def _identity(path: Path) -> str:
         return sha256(head + f.read() + str(path.stat().st_size).encode())[:16]
 
 
-def _check_access(model: str, place: str) -> None:
-    """Say before hours of translation that the hub will not give the model."""
-    from huggingface_hub import auth_check, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError
-
-    if isinstance(try_to_load_from_cache(model, "checkpoints/model.ckpt"), str):
-        return
+def _check_access(model: str) -> None:
     try:
-        auth_check(model)
-    except GatedRepoError:
-        raise UserError(f"{place}: {model} is gated; {_GET}") from None
-    except Exception as err:  # no such model, no network, offline mode: the hub has an error for each
-        raise UserError(f"{place}: {model} cannot be reached ({type(err).__name__}); {_GET}") from None
+        check_access(model, "checkpoints/model.ckpt")
+    except UserError as err:
+        raise UserError(err.what, _FETCH) from None
 
 
-def _downloaded(model: str, place: str) -> Path:
+def _downloaded(model: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
@@ -234,4 +232,4 @@ def _downloaded(model: str, place: str) -> Path:
     try:
         return Path(snapshot_download(model)) / "checkpoints" / "model.ckpt"
     except Exception as err:  # the hub's, httpx's or requests'
-        raise UserError(f"{place}: {model} not downloaded ({type(err).__name__}); {_GET}") from None
+        raise UserError(f"{model} not downloaded ({type(err).__name__})", _FETCH) from None

@@ -1,79 +1,104 @@
-"""Continues a batch of prompts token by token; rows that have ended leave the batch."""
+"""Continues a batch of prompts token by token; rows that have ended leave the batch.
+
+transformers' own loop computes every row until the last one has ended. Here a row costs what it is long.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from sdrrl_factory.models.choices import forward, keeps_all_keys, padded
+from sdrrl_factory.models.forward import base_model, forward, keeps_all_keys, padded
 
-_SHARE = 8  # rows are let go once they are one in so many: each time copies the cache
+if TYPE_CHECKING:
+    import torch
+
+    # (indexes of the prompts still in the batch, their scores [rows, vocabulary]) -> the scores to choose from.
+    Noise = Callable[[Sequence[int], torch.Tensor], torch.Tensor]
+
+# Rows leave once an eighth of the batch has ended: each time the whole cache is copied.
+_SHARE = 8
 
 
 def continuations(
-    model, prompts: Sequence[list[int]], limit: int, stops: Sequence[int], pad: int, noise: Callable | None = None
+    model: Any, prompts: Sequence[list[int]], limit: int, stops: Sequence[int], pad: int, noise: "Noise | None" = None
 ) -> list[list[int]]:
-    """The tokens each prompt is continued with: the likeliest ones, up to `limit`, a stop token last where one came.
+    """The tokens each prompt is continued with: the likeliest ones, up to `limit`; a stop token last, where one came.
 
-    What each row costs ends with it, where transformers' own loop computes all rows until the last one is done. Models
-    whose cache is more than the keys of all tokens go through transformers' loop.
-
-    noise: (rows, their scores) -> scores; `rows` are places in `prompts`.
+    Args:
+        prompts: token ids; all are one batch.
+        stops: tokens that end an answer.
+        noise: put on the scores before the likeliest token is taken, which makes it a draw.
     """
-    ids, mask, places = padded(prompts, [0] * len(prompts), True, model.device, pad)
-    if keeps_all_keys(model):
-        return _shrinking(model, ids, mask, places, limit, set(stops), noise)
-    return _whole(model, ids, mask, limit, set(stops), pad, noise)
+    if not keeps_all_keys(model):
+        return _by_transformers(model, prompts, limit, set(stops), pad, noise)
+    return _by_shrinking(model, prompts, limit, set(stops), pad, noise)
 
 
-def _shrinking(model, ids, mask, places, limit, stops, noise) -> list[list[int]]:
+def _by_shrinking(
+    model: Any, prompts: Sequence[list[int]], limit: int, stops: set[int], pad: int, noise: "Noise | None"
+) -> list[list[int]]:
     import torch
 
-    out: list[list[int]] = [[] for _ in ids]
-    rows, past = list(range(len(ids))), None  # of each row in the batch, its place among the prompts
+    # 1. The prompts as one batch [rows, length], padded on the left: every row's next token stands at the right end.
+    ids, mask, positions = padded(prompts, [0] * len(prompts), True, model.device, pad)
+    answers: list[list[int]] = [[] for _ in prompts]
+    rows, cache = list(range(len(prompts))), None  # rows: of each row in the batch, its index in `prompts`
     with torch.inference_mode():
         for _ in range(limit):
-            found = forward(model, ids, mask, places, past)
-            past, scores = found.past_key_values, found.logits[:, -1].float()
+            # 2. One pass: over whole prompts the first time, over one new token a row [rows, 1] from then on.
+            output = forward(model, ids, mask, positions, cache)
+            cache, scores = output.past_key_values, output.logits[:, -1].float()
+            # 3. The next token of each row. A row that has ended and not left yet is computed, and not looked at.
             tokens = (noise(rows, scores) if noise else scores).argmax(-1)
-            going = []
+            going = []  # rows of the batch that have not ended
             for k, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-                if not out[row] or out[row][-1] not in stops:
-                    out[row].append(token)
+                if not answers[row] or answers[row][-1] not in stops:
+                    answers[row].append(token)
                     if token not in stops:
                         going.append(k)
             if not going:
                 break
-            ids, places = tokens[:, None], places[:, -1:] + 1
+            # 4. The new tokens are the next pass's input, one position further on.
+            ids, positions = tokens[:, None], positions[:, -1:] + 1
+            # 5. Rows that have ended leave: the batch, the mask and the cache are cut down to those that go on.
             if (len(rows) - len(going)) * _SHARE >= len(rows):
                 kept = torch.tensor(going, device=ids.device)
-                past.batch_select_indices(kept)
-                ids, mask, places = ids[kept], mask[kept], places[kept]
+                cache.batch_select_indices(kept)
+                ids, mask, positions = ids[kept], mask[kept], positions[kept]
                 rows = [rows[k] for k in going]
+            # 6. The mask covers the cache and the new token: [rows, past + 1].
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-    return out
+    return answers
 
 
-def _whole(model, ids, mask, limit, stops, pad, noise) -> list[list[int]]:
+def _by_transformers(
+    model: Any, prompts: Sequence[list[int]], limit: int, stops: set[int], pad: int, noise: "Noise | None"
+) -> list[list[int]]:
+    """The same by transformers' loop, for models whose cache cannot be cut down to some of its rows."""
     from transformers import GenerationConfig
 
+    ids, mask, _ = padded(prompts, [0] * len(prompts), True, model.device, pad)
     config = GenerationConfig(max_new_tokens=limit, eos_token_id=sorted(stops), pad_token_id=pad)
-    everywhere = range(len(ids))
-    processors = [lambda _, scores: noise(everywhere, scores)] if noise else None
-    found = generate_by(config, model, input_ids=ids, attention_mask=mask, logits_processor=processors)
-    out = []
-    for row in found[:, ids.shape[1] :].tolist():
+    everyone = range(len(prompts))
+    processors = [lambda _, scores: noise(everyone, scores)] if noise else None
+    whole = generate_by(config, model, input_ids=ids, attention_mask=mask, logits_processor=processors)
+    answers = []
+    for row in whole[:, ids.shape[1] :].tolist():
+        # What stands behind the stop token is padding.
         end = next((k + 1 for k, token in enumerate(row) if token in stops), len(row))
-        out.append(row[:end])
-    return out
+        answers.append(row[:end])
+    return answers
 
 
-def generate_by(config, model, **inputs):
-    """transformers' `generate` with the settings of `config` alone; its answer, a row each.
+def generate_by(config: Any, model: Any, **inputs: Any) -> Any:
+    """transformers' `generate` under the settings of `config` alone; [rows, length].
 
-    The checkpoint's own settings may sample or penalise, and transformers puts them where `config` sets nothing;
-    since version 5 no argument of `generate` forbids it.
+    From transformers 4.50 on, `generate` takes what `config` leaves at its default from the checkpoint's own settings,
+    which may sample or penalise (transformers pull requests 36684 and 36881). 4.57 has an argument against it, 5.0 has
+    none; so the checkpoint's settings are exchanged for the time of the call.
     """
     import torch
 
-    owner = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's generate takes its model's
+    owner = base_model(model)  # PEFT's generate (0.18) hands over to its model's, which looks at its own settings
     own, owner.generation_config = owner.generation_config, config
     try:
         with torch.inference_mode():

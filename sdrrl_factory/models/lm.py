@@ -1,11 +1,16 @@
 """A causal language model as the generator and the evaluator use it: prompts in, answers or losses out."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.models.checkpoint import check_checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -16,16 +21,6 @@ class Generation:
     finish: str
 
 
-def check_checkpoint(path: str, place: str) -> None:
-    """Say at once, before anything is loaded, that a local checkpoint is not there; a hub id passes."""
-    hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not Path(path.split("/")[0]).exists() and path[0] != "."
-    if hub_id and path.split("/")[0] not in ("models", "runs", "saves"):
-        return
-    if not (Path(path) / "config.json").is_file():
-        hint = "run `sdrrl unpack-model`" if Path(path).name == "smollm2-135m" else "train and export it first"
-        raise UserError(f"{place}: no checkpoint at {path} (config.json not found); {hint} or mend the path")
-
-
 class LM:
     """A checkpoint with its prompt format, on the GPU if there is one, in the checkpoint's own precision.
 
@@ -33,85 +28,55 @@ class LM:
         path: a checkpoint folder or a hub id.
         template: a LLaMA-Factory template by name; None takes the checkpoint's own chat template.
         adapter: a LoRA folder put over it.
-        place: the recipe key, for errors.
+
+    Raises: UserError about the key "model", "template" or "adapter", here and wherever memory runs out.
     """
 
-    def __init__(self, path: str, template: str | None = None, adapter: str | None = None, place: str = "model"):
+    def __init__(self, path: str, template: str | None = None, adapter: str | None = None):
         import torch
-        from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
 
-        check_checkpoint(path, place)
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-            self.model, found = AutoModelForCausalLM.from_pretrained(path, dtype="auto", output_loading_info=True)
-        except (OSError, ValueError, SafetensorError) as err:
-            why = str(err).splitlines()[0]
-            raise UserError(f"{place}: {path} cannot be loaded ({why}); mend the path or export it again") from None
-        if found["missing_keys"]:  # they would be drawn at random
-            lack = sorted(found["missing_keys"])[0]
-            raise UserError(f"{place}: {path} lacks weights ({lack}); export or fetch it again")
+        with under("model"):
+            check_checkpoint(path)
+        self.path = path
+        self.tokenizer, self.model = _load(path)
         if adapter:
-            from peft import PeftModel
-
-            try:
-                self.model = PeftModel.from_pretrained(self.model, adapter)
-            except (OSError, ValueError) as err:
-                raise UserError(
-                    f"adapter: {adapter} cannot be loaded ({str(err).splitlines()[0]}); train it again"
-                ) from None
+            self.model = _with_adapter(self.model, adapter)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cpu" and self.model.dtype == torch.float16:
             self.model = self.model.float()  # half precision is slow, or missing, on CPUs
         self.model = self.model.to(device).eval()
-        self.place, self._largest = place, None
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self._encode = self._factory_format(template, place) if template else self._chat_format(path, place)
-        stops = {self.tokenizer.eos_token_id, *_as_list(self.model.generation_config.eos_token_id)}
-        self.stops = sorted(s for s in stops if s is not None)
+        self._encode_prompt: Callable[[str, str], list[int]] = self._by_chat_template
+        if template:
+            from sdrrl_factory.factory import prompt_encoder
 
-    def _chat_format(self, path: str, place: str) -> Callable[[str, str], list[int]]:
+            with under("template"):
+                self._encode_prompt = prompt_encoder(self.tokenizer, template)
+        elif not self.tokenizer.chat_template:
+            fix = "set `template:` to its LLaMA-Factory template"
+            raise UserError(f"{path} has no chat template", fix, key="model")
+        # A checkpoint may end its answers by more tokens than its tokenizer knows of (Llama 3's <|eot_id|>).
+        ends = self.model.generation_config.eos_token_id
+        stops = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+        self.stops = sorted(stop for stop in stops if stop is not None)
+        self._largest: int | None = None  # the most rows that memory holds, once it has run out
+
+    def _by_chat_template(self, user: str, system: str) -> list[int]:
         from jinja2 import TemplateError
 
-        if not self.tokenizer.chat_template:
-            raise UserError(f"{place}: {path} has no chat template; set `template:` to its LLaMA-Factory template")
-
-        def encode(user: str, system: str) -> list[int]:
-            turns = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": user}]
-            try:
-                return self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-            except TemplateError as err:
-                why = " ".join(str(err).split())
-                hint = "set `template:` to its LLaMA-Factory template"
-                raise UserError(f"{place}: the chat template of {path} fails ({why}); {hint}") from None
-
-        return encode
-
-    def _factory_format(self, name: str, place: str) -> Callable[[str, str], list[int]]:
-        import difflib
-
-        from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
-        from llamafactory.hparams import DataArguments
-
-        if name not in TEMPLATES:
-            near = difflib.get_close_matches(name, TEMPLATES, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"{place}: LLaMA-Factory has no template {name!r}{hint}")
-        template = get_template_and_fix_tokenizer(self.tokenizer, DataArguments(template=name))
-
-        def encode(user: str, system: str) -> list[int]:
-            pair = [{"role": "user", "content": user}, {"role": "assistant", "content": ""}]
-            return template.encode_oneturn(self.tokenizer, pair, system or None)[0]
-
-        return encode
+        turns = [{"role": "user", "content": user}]
+        if system:
+            turns.insert(0, {"role": "system", "content": system})
+        try:
+            return self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        except TemplateError as err:
+            what = f"the chat template of {self.path} fails ({' '.join(str(err).split())})"
+            raise UserError(what, "set `template:` to its LLaMA-Factory template", key="model") from None
 
     def encode(self, user: str, system: str = "") -> list[int]:
         """The token ids of the prompt up to where the answer begins; "" leaves the template its own system prompt."""
-        return self._encode(user, system)
+        return self._encode_prompt(user, system)
 
     def generate(
         self,
@@ -120,7 +85,7 @@ class LM:
         batch_size: int,
         temperature: float = 0.0,
         seed: int = 0,
-        progress: Callable[[int], None] = lambda n: None,
+        progress: Callable[[int], None] = lambda count: None,
         seeds: Sequence[int] | None = None,
         systems: Sequence[str] | None = None,
     ) -> list[Generation]:
@@ -133,50 +98,67 @@ class LM:
         """
         prompts = [self.encode(u, s) for u, s in zip(users, systems or [""] * len(users), strict=True)]
         seeds = range(seed, seed + len(prompts)) if seeds is None else seeds
-        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-        out: list[Generation | None] = [None] * len(prompts)
-        start = 0
-        while start < len(order):
-            batch = order[start : start + min(batch_size, self._largest or batch_size)]
-            noise = _Gumbel(temperature, [seeds[i] for i in batch]) if temperature > 0 else None
-            rows = self._unless_out_of_memory(self._generate_batch, [prompts[i] for i in batch], max_new_tokens, noise)
-            if rows is None:
+
+        def answer(batch: list[int]) -> list[Generation]:
+            noise = Gumbel(temperature, [seeds[i] for i in batch]) if temperature > 0 else None
+            return self._generate_batch([prompts[i] for i in batch], max_new_tokens, noise)
+
+        return self._in_batches([len(prompt) for prompt in prompts], batch_size, answer, progress)
+
+    def _in_batches(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        compute: Callable[[list[int]], Sequence[T]],
+        progress: Callable[[int], None] = lambda count: None,
+    ) -> list[T]:
+        """`compute` of every row (given a batch of their indexes), in their order; memory that runs out is met."""
+        # The longest first: what does not fit is known at once, and rows alike in length share a batch.
+        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+        out: dict[int, T] = {}
+        while len(out) < len(order):
+            batch = order[len(out) : len(out) + min(batch_size, self._largest or batch_size)]
+            values = self._unless_out_of_memory(compute, batch)
+            if values is None:
                 self._halve(len(batch))
                 continue
-            for i, row in zip(batch, rows, strict=True):
-                out[i] = row
-            start += len(batch)
+            out |= zip(batch, values, strict=True)
             progress(len(batch))
-        return out
+        return [out[i] for i in range(len(lengths))]
 
-    def _unless_out_of_memory(self, run: Callable, *batch):
+    def _unless_out_of_memory(self, compute: Callable[[Any], T], batch: Any) -> T | None:
+        from sdrrl_factory.models.forward import out_of_memory
+
         # The except block ends before memory is asked for again: the error holds the batch's tensors.
         try:
-            return run(*batch)
+            return compute(batch)
         except (RuntimeError, MemoryError) as err:
-            if not _out_of_memory(err):
+            if not out_of_memory(err):
                 raise
             return None
 
-    def _halve(self, size: int) -> None:
+    def _halve(self, rows: int) -> None:
         import torch
 
-        if size == 1:
-            raise UserError(f"{self.place}: out of memory with one prompt; use a smaller model or fewer max_new_tokens")
+        if rows == 1:
+            fix = "use a smaller model or fewer max_new_tokens"
+            raise UserError("out of memory with one prompt", fix, key="model")
         torch.cuda.empty_cache()
-        self._largest = size // 2
+        self._largest = rows // 2
         print(f"out of memory: batch_size is now {self._largest}", flush=True)
 
-    def _generate_batch(self, prompts: list[list[int]], max_new_tokens: int, noise) -> list[Generation]:
+    def _generate_batch(
+        self, prompts: list[list[int]], max_new_tokens: int, noise: "Gumbel | None"
+    ) -> list[Generation]:
         from sdrrl_factory.models.decoding import continuations
 
         pad = self.tokenizer.pad_token_id
-        rows = []
+        generations = []
         for row in continuations(self.model, prompts, max_new_tokens, self.stops, pad, noise):
             ended = row[-1] in self.stops
-            text = self.tokenizer.decode(row[: len(row) - ended], skip_special_tokens=True).strip()
-            rows.append(Generation(text, "stop" if ended else "length"))
-        return rows
+            text = self.tokenizer.decode(row[:-1] if ended else row, skip_special_tokens=True).strip()
+            generations.append(Generation(text, "stop" if ended else "length"))
+        return generations
 
     def answer_loss(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[tuple[float, int]]:
         """Per (question, answer): the summed cross-entropy of the answer's tokens in nats, and how many they are."""
@@ -209,10 +191,11 @@ class LM:
         else:
             out = self._choose_token(heads, [[ids[0] for ids in row] for row in tails], batch_size)
         if any(value != value for row in out for value in row):
-            raise UserError(f"{self.place}: the model answers NaN: its weights are damaged; export it again")
+            raise UserError("the model answers NaN: its weights are damaged", "export it again", key="model")
         return out
 
     def _choose_token(self, rows: list[list[int]], tokens: list[list[int]], batch_size: int) -> list[list[float]]:
+        """Per row, the log-probability of each of its `tokens` as the next one."""
         import torch
 
         from sdrrl_factory.models.choices import NextToken
@@ -224,73 +207,107 @@ class LM:
             while start < len(scorer.groups):
                 size = min(batch_size, self._largest or batch_size)
                 batch = scorer.groups[start : start + scorer.take(start, size)]
-                some = [i for _, group in batch for i in group]
-                found = self._unless_out_of_memory(scorer, batch)
-                if found is None:
-                    self._halve(len(some))
-                    if len(batch) == 1:  # a group larger than what memory holds
-                        scorer = NextToken(self.model, rows, self._largest)
+                indexes = [i for _, group in batch for i in group]
+                scores = self._unless_out_of_memory(scorer, batch)
+                if scores is None:
+                    self._halve(len(indexes))
+                    if len(batch) == 1:  # a group larger than what memory holds: all are cut anew
+                        scorer = NextToken(self.model, rows, self._largest or 1)
                         start = 0
                     continue
-                for i, row in zip(some, found, strict=True):
+                for i, row in zip(indexes, scores, strict=True):
                     out[i] = row[tokens[i]].tolist()
                 start += len(batch)
         return out
 
     def _loss(self, rows: list[tuple[list[int], list[int]]], batch_size: int) -> list[tuple[float, int]]:
+        """Per (context ids, ids): the summed cross-entropy of `ids` behind the context in nats, and how many they are.
+
+        Batches halve themselves, for good, when memory runs out.
+        """
+
+        def losses(batch: list[int]) -> list[tuple[float, int]]:
+            return self._loss_batch([rows[i] for i in batch])
+
+        return self._in_batches([len(context) + len(ids) for context, ids in rows], batch_size, losses)
+
+    def _loss_batch(self, rows: list[tuple[list[int], list[int]]]) -> list[tuple[float, int]]:
         import torch
 
-        order = sorted(range(len(rows)), key=lambda i: (-len(rows[i][0]) - len(rows[i][1]), i))
-        out: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            width = max(len(rows[i][0]) + len(rows[i][1]) for i in batch)
-            ids = torch.full((len(batch), width), self.tokenizer.pad_token_id)
-            mask = torch.zeros_like(ids)
-            for k, i in enumerate(batch):
-                both = rows[i][0] + rows[i][1]
-                ids[k, : len(both)] = torch.tensor(both)
-                mask[k, : len(both)] = 1
-            ids, mask = ids.to(self.model.device), mask.to(self.model.device)
-            with torch.inference_mode():
-                logits = self.model(input_ids=ids, attention_mask=mask).logits
-            for k, i in enumerate(batch):
-                begin, end = len(rows[i][0]), len(rows[i][0]) + len(rows[i][1])
-                loss = torch.nn.functional.cross_entropy(
-                    logits[k, begin - 1 : end - 1].float(), ids[k, begin:end], reduction="sum"
-                )
-                out[i] = (float(loss), end - begin)
+        # 1. Context and ids as one row each, [batch, length], padded on the right.
+        whole = [context + ids for context, ids in rows]
+        length = max(map(len, whole))
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for k, row in enumerate(whole):
+            ids[k, : len(row)] = torch.tensor(row)
+            mask[k, : len(row)] = 1
+        ids, mask = ids.to(self.model.device), mask.to(self.model.device)
+        # 2. The logits [batch, length, vocabulary]; position p foretells token p + 1.
+        with torch.inference_mode():
+            logits = self.model(input_ids=ids, attention_mask=mask).logits
+        # 3. Row by row, so that only one row's logits are held in float32.
+        out = []
+        for k, (context, answer) in enumerate(rows):
+            begin, end = len(context), len(context) + len(answer)
+            loss = torch.nn.functional.cross_entropy(
+                logits[k, begin - 1 : end - 1].float(), ids[k, begin:end], reduction="sum"
+            )
+            out.append((float(loss), end - begin))
         return out
 
 
-class _Gumbel:
+def _load(path: str) -> tuple[Any, Any]:
+    """(tokenizer, model), in the checkpoint's own precision."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        model, info = AutoModelForCausalLM.from_pretrained(path, dtype="auto", output_loading_info=True)
+    except (OSError, ValueError, SafetensorError) as err:
+        what = f"{path} cannot be loaded ({str(err).splitlines()[0]})"
+        raise UserError(what, "mend the path or export it again", key="model") from None
+    # transformers (4.57) draws weights that are missing at random, and only warns.
+    if info["missing_keys"]:
+        name = min(info["missing_keys"])
+        raise UserError(f"{path} lacks weights ({name})", "export or fetch it again", key="model")
+    return tokenizer, model
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError) as err:
+        what = f"{adapter} cannot be loaded ({str(err).splitlines()[0]})"
+        raise UserError(what, "train it again", key="adapter") from None
+
+
+class Gumbel:
     """Makes the greedy choice a draw from softmax(logits / temperature): its argmax under Gumbel noise (Gumbel 1954).
 
     One noise generator a row, so that no row's draw depends on the others.
     """
 
     def __init__(self, temperature: float, seeds: Sequence[int]):
-        self.temperature, self.seeds, self._generators = temperature, seeds, None
+        self.temperature, self.seeds = temperature, seeds
+        self._generators: list[torch.Generator] | None = None
 
-    def __call__(self, rows: Sequence[int], scores):
-        """scores: (rows, vocabulary) of the prompts at these places."""
+    def __call__(self, rows: Sequence[int], scores: "torch.Tensor") -> "torch.Tensor":
+        """scores: [rows, vocabulary], of the prompts with these indexes; so is what comes back, in float64."""
         import torch
 
+        # Made at the first step: on the device of the scores, whose generators draw other numbers than the CPU's.
         if self._generators is None:
             self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self.seeds]
         # In float64: float32's uniform numbers have steps that show in the tail of a large vocabulary.
         noise = torch.empty(scores.shape, dtype=torch.float64, device=scores.device)
         for row, values in zip(rows, noise, strict=True):
             values.exponential_(generator=self._generators[row])
+        # Of an exponential variable, minus the logarithm is a Gumbel one.
         return scores.double() / self.temperature - noise.log_()
-
-
-def _out_of_memory(err: Exception) -> bool:
-    import torch
-
-    known = isinstance(err, torch.OutOfMemoryError | MemoryError)
-    return known or "can't allocate memory" in str(err) or "out of memory" in str(err)
-
-
-def _as_list(value) -> list:
-    return value if isinstance(value, list) else [value]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import sha256
 from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.languages import language
@@ -46,21 +46,23 @@ def prepare(config: PrepareConfig, place: Place) -> list[str]:
     place: where a recipe key stands (file:line), for errors. Everything that can be checked is, before any work.
     """
     targets, translator = check(config, place)
-    generator = generate.make(config.generator, config.seed, place) if "sdrrl" in config.systems else None
+    memory = memory_of(config)
+    generator = generate.make(config.generator, config.seed, memory) if "sdrrl" in config.systems else None
     identifier = _identifier(config, place)
     work = Path(config.work_dir)
-    with Memory(Path(config.memory) if config.memory else beside(config.work_dir)) as memory:
+    with memory:
         memory.take_translations(work / "translations.sqlite")
         engine = Engine(translator, memory, config.translator.via) if translator else None
         scorers = [_scorer(config, place, engine, target.code) if engine else None for target in targets]
 
         common = Store(work / config.name)
         common.root.mkdir(parents=True, exist_ok=True)
-        reading = sources.Reading(config.instructions, config.max_samples, place)
+        reading = sources.Reading(config.instructions, config.max_samples)
         # Other targets' runs share these stages: the first one does the work.
         with FileLock(common.root / ".lock"):
             has_system: list[bool] = []
-            shards = common.write_shards(_noting_systems(reading, has_system), config.shard_size)
+            with under("instructions"):
+                shards = common.write_shards(_noting_systems(reading, has_system), config.shard_size)
             for line in reading.formats:
                 print(f"reading   {line}", flush=True)
             shards = _run(_common_stages(config, generator, identifier), common, shards, generator)
@@ -93,45 +95,57 @@ def prepare(config: PrepareConfig, place: Place) -> list[str]:
 def check(config: PrepareConfig, place: Place) -> tuple[list[Target], Translator | None]:
     """Read and check everything a mistake can be in, but no model; the last is what is slowest to read."""
     source = config.source_lang
-    language(source, place("source_lang"))
+    with under("source_lang"):
+        language(source)
     codes = [config.target_lang] if isinstance(config.target_lang, str) else config.target_lang
     for i, code in enumerate(codes):
-        at = place("target_lang") if isinstance(config.target_lang, str) else place(f"target_lang.{i}")
-        language(code, at)
+        key = "target_lang" if isinstance(config.target_lang, str) else f"target_lang.{i}"
+        at = place(key)
+        with under(key):
+            language(code)
         if code == source:
             raise UserError(f"{at}: target_lang is the source language {source}; choose another")
         if code in codes[:i]:
             raise UserError(f"{at}: {code} stands twice; remove one")
     for i, code in enumerate(config.translator.via):
-        language(code, place(f"translator.via.{i}"))
+        with under(f"translator.via.{i}"):
+            language(code)
     if len(set(config.systems)) < len(config.systems):
         raise UserError(f"{place('systems')}: a system stands twice in {config.systems}; remove one")
     if not config.name or not all(c.isalnum() or c in "-_." for c in config.name):
         raise UserError(f"{place('name')}: {config.name!r} cannot be a folder's name; use letters, digits, - and _")
     read_info(Path(config.dataset_dir) / "dataset_info.json")
-    sources.check(config.instructions, place)
-    parallel.check(config.parallel, place)
+    with under("instructions"):
+        sources.check(config.instructions)
+    with under("parallel"):
+        parallel.check(config.parallel)
     translator = None
     if sides(config.systems) and config.translator.backend != "none":
         hops = [hop for code in codes for hop in translate.route(source, code, config.translator.via)]
         if config.quality.backend == "roundtrip":
             hops += [hop[::-1] for hop in hops]
-        translator = translate.make(config.translator, list(dict.fromkeys(hops)), place)
+        translator = translate.make(config.translator, list(dict.fromkeys(hops)), memory_of(config), place)
     return [_target(config, code, place) for code in codes], translator
+
+
+def memory_of(config: PrepareConfig) -> Memory:
+    """Where the answers of the translator and the generator are kept."""
+    return Memory(Path(config.memory) if config.memory else beside(config.work_dir))
 
 
 def _target(config: PrepareConfig, code: str, place: Place) -> Target:
     source, sdrrl = config.source_lang, "sdrrl" in config.systems
     pairs: list[tuple[str, str, str]] = []
     induced = config.code_switch.dictionary == "induced" and config.code_switch.probability > 0
-    if config.parallel.size and (sdrrl or induced):
-        pairs = parallel.load(config.parallel, source, code, config.seed, place)
-    sentences = parallel.monolingual(config.parallel, code, config.seed, place) if sdrrl else []
+    with under("parallel"):
+        if config.parallel.size and (sdrrl or induced):
+            pairs = parallel.load(config.parallel, source, code, config.seed)
+        sentences = parallel.monolingual(config.parallel, code, config.seed) if sdrrl else []
     forward, backward = {}, {}
     if config.code_switch.probability and {"sdrrl", "xcot"} & set(config.systems):
         texts = [(a, b) for _, a, b in pairs]
-        at = place("code_switch.dictionary")
-        forward, backward = load_dictionary(config.code_switch.dictionary, source, code, texts, at)
+        with under("code_switch.dictionary"):
+            forward, backward = load_dictionary(config.code_switch.dictionary, source, code, texts)
     return Target(code, pairs, sentences, forward, backward)
 
 
@@ -197,7 +211,7 @@ def _target_stages(
             Stage(
                 "switch",
                 lambda b: switch_batch(
-                    b, target.forward, target.backward, probability, config.seed, source, code, place("target_lang")
+                    b, target.forward, target.backward, probability, config.seed, source, code
                 ),
                 {**ways, "probability": probability, "entries": entries, "seed": config.seed},
                 version=2,
@@ -254,7 +268,8 @@ def _identifier(config: PrepareConfig, place: Place) -> Identifier | None:
     c = config.language_id
     if c.backend == "none":
         return None
-    return Identifier(c.backend, c.model, c.min_letters, c.min_probability, place("language_id"))
+    with under("language_id"):
+        return Identifier(c.backend, c.model, c.min_letters, c.min_probability)
 
 
 def _named(identifier: Identifier | None) -> list | None:

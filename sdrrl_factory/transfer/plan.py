@@ -2,12 +2,11 @@
 
 import sqlite3
 from collections.abc import Iterable
-from pathlib import Path
 
-from sdrrl_factory.memory import Memory, beside, translation_kind
+from sdrrl_factory.memory import translation_kind
 from sdrrl_factory.text import pieces
 from sdrrl_factory.transfer import sources
-from sdrrl_factory.transfer.pipeline import Place, check
+from sdrrl_factory.transfer.pipeline import Place, check, memory_of
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.sampling import draw
 from sdrrl_factory.transfer.subsets import sides
@@ -22,7 +21,7 @@ def dry_run(config: PrepareConfig, place: Place) -> dict[str, int]:
     targets, translator = check(config, place)
     parts = sides(config.systems)
     keep = config.sampling.keep_ground_truth if "sdrrl" in config.systems else 1.0
-    reading = sources.Reading(config.instructions, config.max_samples, place)
+    reading = sources.Reading(config.instructions, config.max_samples)
     seen = _Distinct()
     records = own = occurrences = 0
     for record in reading:
@@ -78,11 +77,11 @@ def _target(config, target, translator, seen, records: int) -> dict[str, int]:
 
 
 def _known(config: PrepareConfig, name: str, source: str, target: str, seen: "_Distinct") -> int:
-    path = Path(config.memory) if config.memory else beside(config.work_dir)
-    if not path.is_file():
+    memory = memory_of(config)
+    if not memory.path.is_file():
         return 0
     kind = translation_kind(name, source, target)
-    with Memory(path) as memory:
+    with memory:
         return sum(len(memory.get(kind, chunk)) for chunk in seen.chunks())
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from sdrrl_factory.errors import under
 from sdrrl_factory.models.comet import Comet
 from sdrrl_factory.transfer.generate import question
 from sdrrl_factory.transfer.recipe import Quality
@@ -21,7 +22,8 @@ def threshold(config: Quality) -> float | None:
 def make(config: Quality, place: Callable[[str], str], translate_back: Callable[[list[str]], list[str | None]]):
     """The recipe's scorer, or None; place: where a recipe key stands; translate_back: T from target to source."""
     if config.backend == "cometkiwi":
-        return CometKiwi(config.model, config.batch_size, place("quality.model"))
+        with under("quality.model"):
+            return CometKiwi(config.model, config.batch_size)
     return RoundTrip(translate_back) if config.backend == "roundtrip" else None
 
 
@@ -75,13 +77,13 @@ class CometKiwi:
 
     Args:
         model: as `comet.Comet` takes it.
-        place: the recipe key, for errors.
     """
 
-    def __init__(self, model: str, batch_size: int, place: str):
-        self._comet = Comet(model, batch_size, place, references=False)
+    def __init__(self, model: str, batch_size: int):
+        self._comet = Comet(model, batch_size, references=False)
         self.name = f"cometkiwi:{self._comet.name}"
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
-        scores = self._comet.score([{"src": source, "mt": target} for source, target in pairs])
+        with under("quality.model"):
+            scores = self._comet.score([{"src": source, "mt": target} for source, target in pairs])
         return [min(max(score, 0.0), 1.0) for score in scores]

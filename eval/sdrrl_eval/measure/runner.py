@@ -1,66 +1,74 @@
 """Runs an evaluation recipe: checks, generates, scores, writes predictions/ and results.json."""
 
 import json
+import platform
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from sdrrl_eval.measure import checkpoint
+import sdrrl_factory
 from sdrrl_eval.measure.answers import Answers
 from sdrrl_eval.measure.overlap import DROPPED, Overlap, check_list, find_overlap, print_overlap, write_list
-from sdrrl_eval.measure.recipe import EvalConfig, TaskConfig, check
-from sdrrl_eval.measure.tasks.part import Part
-from sdrrl_factory.errors import UserError
+from sdrrl_eval.measure.recipe import EvalConfig, check
+from sdrrl_eval.measure.task import Part, Scored
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import atomic_write, write_jsonl
-from sdrrl_factory.models import comet
+from sdrrl_factory.models.checkpoint import model_hash
 from sdrrl_factory.models.lm import Generation
-from sdrrl_factory.models.server import Server
-
-Place = Callable[[str], str]
 
 
 def run(
     config: EvalConfig,
     recipe_path: str,
-    place: Place | None = None,
     training_files: Sequence[str] = (),
     overlap_list: str | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Evaluate `config.model`; returns what output_dir/results.json holds.
 
-    place: where a key of the recipe stands, for errors. training_files: as of `find_overlap`; each score is then
-    computed once more without the items that stand in them. overlap_list: where these are listed (.jsonl or .csv);
-    None is overlap.jsonl in the output_dir. Everything that can be checked without the model is checked
-    before it is loaded. The same inputs write the same bytes, however often the run was killed on the way.
+    Everything that can be checked without the model is checked before it is loaded. The same inputs write the same
+    bytes, however often the run was killed on the way.
+
+    Args:
+        recipe_path: for results.json.
+        training_files: as of `find_overlap`; each score is then computed once more without the items that stand in
+            them.
+        overlap_list: where these are listed (.jsonl or .csv); None is overlap.jsonl in the output_dir.
+
+    Raises: UserError about a key of the recipe, or at a line of a file.
     """
-    place = place or (lambda key: f"{recipe_path}: {key}")
-    parts = plan(config, place)
-    out = _writable(config.output_dir, place)
+    # 1. What can be wrong without a model: the keys, the files, what the scores need, the output.
+    parts = plan(config)
+    out = _writable(config.output_dir)
     listed = overlap_list or str(out / "overlap.jsonl")
     overlap = _overlap(parts, training_files, listed) if training_files else None
-    lm = _model(config, place, out)
-    answers = _generate(lm, parts, config.batch_size)
-    scores, about = [], {}
+    # 2. Every answer, before any score: the model is done with when COMET needs the memory.
+    model = Answers(config)
+    by_prompt = _generate(model, parts, config.batch_size)
+    # 3. The scores, a part at a time; what is written is there even if a later part fails.
+    scores: list[dict[str, Any]] = []
+    about: dict[str, dict[str, Any]] = {}
     for part in parts:
-        given = [answers[item.prompt, part.max_new_tokens] for item in part.items if item.prompt is not None]
-        rows, found = _task(part.task).score(part, given, lm, config.batch_size, config.seed)
+        answers = [by_prompt[item.prompt, part.max_new_tokens] for item in part.items if item.prompt is not None]
+        rows, part_scores = _score(part, answers, model, config)
+        about[part.name] = _about(part, answers)
         if overlap:
             rows = [row | {"overlap": overlap.kind(part, item.id)} for row, item in zip(rows, part.items, strict=True)]
-            found += _without_overlap(overlap, part, given, lm, config)
+            part_scores += _without_overlap(overlap, part, answers, model, config)
+            about[part.name]["overlap"] = overlap.counts(part)
         write_jsonl(out / "predictions" / f"{part.name}.jsonl", rows)
-        scores += found
-        about[part.name] = _about(part, given) | ({"overlap": overlap.counts(part)} if overlap else {})
-        print(f"{part.name}: {len(rows)} items{_troubles(given)}", flush=True)
+        scores += part_scores
+        print(", ".join([f"{part.name}: {len(rows)} items", *_troubles(answers)]), flush=True)
+    # 4. results.json last: where it is, the evaluation is whole.
     results = {
         "model": f"{config.model} + {config.adapter}" if config.adapter else config.model,
-        "model_hash": None if config.server else checkpoint.model_hash(config.model, config.adapter),
+        "model_hash": None if config.server else model_hash(config.model, config.adapter),
         "recipe": recipe_path,
         "versions": _versions(config),
-        "decoding": _decoding(config, lm),
+        "decoding": _decoding(config, model),
         "scores": scores,
         "parts": about,
     }
@@ -73,43 +81,26 @@ def run(
     return results
 
 
-def plan(config: EvalConfig, place: Place, scoring: bool = True) -> list[Part]:
+def plan(config: EvalConfig, scoring: bool = True) -> list[Part]:
     """Every part of the recipe, read and checked; no model is touched.
 
-    scoring: whether what the scores need (tokenizers, COMET, language identification) must be there too.
+    scoring: whether what the scores need (likelihoods, tokenizers, COMET, language identification) must be there too.
     """
-    check(config, place)
+    check(config)
     parts: list[Part] = []
     for i, task in enumerate(config.tasks):
-        where = place(f"tasks.{i}")
-        if scoring and config.server and (step := _without_likelihoods(task)):
-            raise UserError(f"{where}: {task.task} needs likelihoods, which a server does not give; {step}")
-        if scoring and hasattr(_task(task.task), "check"):
-            _task(task.task).check(task, where)
-        for part in _task(task.task).read(task, where):
-            if part.name in {other.name for other in parts}:
-                raise UserError(f"{where}: {part.name} is asked twice; remove one")
-            limit = task.max_new_tokens or config.max_new_tokens
-            items = part.items[: config.max_samples]
-            parts.append(replace(part, items=items, max_new_tokens=limit, config=task, place=where))
+        with under(f"tasks.{i}"):
+            if scoring:
+                fix = task.without_likelihoods()
+                if config.server and fix:
+                    raise UserError(f"{task.task} needs likelihoods, which a server does not give", fix)
+                task.check()
+            for part in task.read():
+                if part.name in {other.name for other in parts}:
+                    raise UserError(f"{part.name} is asked twice", "remove one")
+                limit = task.max_new_tokens or config.max_new_tokens
+                parts.append(replace(part, items=part.items[: config.max_samples], max_new_tokens=limit))
     return parts
-
-
-def _task(name: str):
-    """The task's module: `read(task, place) -> [Part]`, `score(part, answers, lm, batch_size, seed)`, and perhaps
-    `check(task, place)`."""
-    return import_module(f"sdrrl_eval.measure.tasks.{name}")
-
-
-def _without_likelihoods(task: TaskConfig) -> str:
-    """What to do about a task that a server cannot answer; "" where it can."""
-    if task.task == "text_loss":
-        return "remove the task, or evaluate the checkpoint itself"
-    if task.task == "instructions" and task.metrics != ["chrf"]:
-        return "set metrics: [chrf]"
-    if task.task == "belebele" and task.mode != "generate":
-        return "set mode: generate"
-    return ""
 
 
 def _overlap(parts: list[Part], training_files: Sequence[str], listed: str) -> Overlap:
@@ -120,116 +111,96 @@ def _overlap(parts: list[Part], training_files: Sequence[str], listed: str) -> O
     return overlap
 
 
+def _score(part: Part, answers: list[Generation], model: Answers, config: EvalConfig) -> Scored:
+    with under(f"tasks.{config.tasks.index(part.config)}"):
+        return part.config.score(part, answers, model, config.batch_size, config.seed)
+
+
 def _without_overlap(
-    overlap: Overlap, part: Part, answers: list[Generation], lm: Answers, config: EvalConfig
-) -> list[dict]:
+    overlap: Overlap, part: Part, answers: list[Generation], model: Answers, config: EvalConfig
+) -> list[dict[str, Any]]:
     """The part's scores without the items that overlap; none where all of them do."""
     kept = overlap.kept(part)
     if not kept:
         print(f"{part.name}: all {len(part.items)} items overlap, no score without them")
         return []
-    given = [answers[i] for i in kept] if answers else []
-    left = replace(part, items=[part.items[i] for i in kept])
-    _, found = _task(part.task).score(left, given, lm, config.batch_size, config.seed)
-    return [score | {"signature": f"{score['signature']}|{DROPPED}"} for score in found]
+    kept_answers = [answers[i] for i in kept] if answers else []
+    _, scores = _score(replace(part, items=[part.items[i] for i in kept]), kept_answers, model, config)
+    return [score | {"signature": f"{score['signature']}|{DROPPED}"} for score in scores]
 
 
-def _model(config: EvalConfig, place: Place, out: Path) -> Answers:
-    """The model, or the server in its place, with its memory."""
-    if config.server:
-        s = config.server
-        where = place("server.base_url")
-        server = Server(
-            s.base_url,
-            config.model,
-            api_key_env=s.api_key_env,
-            concurrency=s.concurrency,
-            timeout=s.timeout,
-            retries=s.retries,
-            place=where,
-        )
-        identity = f"{config.model} at {s.base_url}"
-        return Answers(out / "answers", identity, None, server)
-    checkpoint.check(config, place)
-    load = partial(checkpoint.load, config, place)
-    if checkpoint.folder(config.model) is None:
-        loaded = load()  # only now is it known what stands behind a hub id
-        load = lambda: loaded  # noqa: E731
-    which = checkpoint.model_hash(config.model, config.adapter)
-    identity = f"{which} {checkpoint.format_hash(config.model, config.adapter)} {config.template}"
-    return Answers(out / "answers", identity, load)
-
-
-def _writable(folder: str, place: Place) -> Path:
+def _writable(folder: str) -> Path:
+    """The folder, tried before hours of work."""
     out = Path(folder)
     try:
-        for name in ("predictions", "answers"):
-            (out / name).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=out / name):
-                pass
+        (out / "predictions").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out / "predictions"):
+            pass
     except OSError as err:
-        why = f"{folder} cannot be written ({err.strerror})"
-        raise UserError(f"{place('output_dir')}: {why}; name another folder") from None
+        what = f"{folder} cannot be written ({err.strerror})"
+        raise UserError(what, "name another folder", key="output_dir") from None
     return out
 
 
-def _generate(lm: Answers, parts: list[Part], batch_size: int) -> dict[tuple[str, int], Generation]:
-    """Every distinct (prompt, max_new_tokens) answered once: off_target and instructions share their answers."""
-    wanted: dict[int, dict[str, None]] = {}
+def _generate(model: Answers, parts: list[Part], batch_size: int) -> dict[tuple[str, int], Generation]:
+    """(prompt, max_new_tokens) -> its answer, each asked once: off_target and instructions share their answers."""
+    # A dict keeps the order and drops what comes twice.
+    prompts_by_limit: dict[int, dict[str, None]] = {}
     for part in parts:
         for item in part.items:
             if item.prompt is not None:
-                wanted.setdefault(part.max_new_tokens, {})[item.prompt] = None
+                prompts_by_limit.setdefault(part.max_new_tokens, {})[item.prompt] = None
     answers = {}
-    for limit, prompts in wanted.items():
-        done = lm.generate(list(prompts), limit, batch_size)
-        answers.update({(prompt, limit): answer for prompt, answer in zip(prompts, done, strict=True)})
+    for limit, prompts in prompts_by_limit.items():
+        generations = model.generate(list(prompts), limit, batch_size)
+        answers.update({(prompt, limit): answer for prompt, answer in zip(prompts, generations, strict=True)})
     return answers
 
 
-def _about(part: Part, answers: list[Generation]) -> dict:
+def _about(part: Part, answers: list[Generation]) -> dict[str, Any]:
     """What a reader needs to ask the same again: the prompt, the limit, why the answers ended."""
-    about = {"path": part.config.path, "n": len(part.items)}
+    about: dict[str, Any] = {"path": part.config.path, "n": len(part.items)}
     if part.prompt:
         about["prompt"] = part.prompt
     if answers:
-        finish = Counter(a.finish for a in answers)
-        empty = sum(not a.text for a in answers)
+        finish = Counter(answer.finish for answer in answers)
+        empty = sum(not answer.text for answer in answers)
         about |= {"max_new_tokens": part.max_new_tokens, "finish": dict(sorted(finish.items())), "empty": empty}
     return about
 
 
-def _troubles(answers: list[Generation]) -> str:
-    failed = Counter(a.finish for a in answers if a.finish.startswith("error: "))
-    empty = sum(not a.text for a in answers) - failed.total()
-    told = [f"{n} without an answer ({why.removeprefix('error: ')})" for why, n in failed.items()]
-    return "".join(f", {one}" for one in [f"{empty} answers empty"] * bool(empty) + told)
+def _troubles(answers: list[Generation]) -> Iterator[str]:
+    """What is to be said of a part's answers: how many are empty, how many a server did not give, and why."""
+    failed = Counter(answer.finish for answer in answers if answer.finish.startswith("error: "))
+    empty = sum(not answer.text for answer in answers) - failed.total()
+    if empty:
+        yield f"{empty} answers empty"
+    for why, count in failed.items():
+        yield f"{count} without an answer ({why.removeprefix('error: ')})"
 
 
-def _decoding(config: EvalConfig, lm: Answers) -> dict:
-    facts = {"strategy": "greedy", "template": config.template, "batch_size": config.batch_size}
-    facts |= {"max_samples": config.max_samples, "seed": config.seed}
-    return facts | ({"server": config.server.base_url} if config.server else lm.facts())
+def _decoding(config: EvalConfig, model: Answers) -> dict[str, Any]:
+    how = {"strategy": "greedy", "template": config.template, "batch_size": config.batch_size}
+    how |= {"max_samples": config.max_samples, "seed": config.seed}
+    return how | ({"server": config.server.base_url} if config.server else model.facts())
 
 
 def _versions(config: EvalConfig) -> dict[str, str]:
     """Of every library that a number depends on."""
-    import platform
-    from importlib.metadata import version
-
-    import sdrrl_factory
-
     names = ["openai"] if config.server else ["torch", "transformers", "tokenizers"]
-    names += ["llamafactory"] * bool(config.template) + ["peft"] * bool(config.adapter) + ["numpy", "sacrebleu"]
-    names += ["rouge-score"] * any(task.task == "xlsum" for task in config.tasks)
+    if config.template:
+        names.append("llamafactory")
+    if config.adapter:
+        names.append("peft")
+    names += ["numpy", "sacrebleu"]
     versions = {"python": platform.python_version(), "sdrrl_factory": sdrrl_factory.__version__}
     versions |= {name: version(name) for name in names}
-    if any("comet" in (task.metrics or ()) for task in config.tasks):
-        versions["unbabel-comet"] = comet.installation().version  # perhaps of another environment
+    for task in config.tasks:
+        versions |= task.libraries()
     return versions
 
 
-def _print_scores(scores: list[dict]) -> None:
+def _print_scores(scores: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     from sdrrl_eval.show import console, direction, label
@@ -237,17 +208,22 @@ def _print_scores(scores: list[dict]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("score", "language"):
         table.add_column(name)
+    # The scores without the items that overlap stand in the rows of those with them.
     dropped = {(label(s["task"], s["metric"]), direction(s)): s for s in scores if DROPPED in s["signature"]}
-    for name in ["value", "95% interval", "n"] + ["without overlap", "95% interval", "n"] * bool(dropped):
+    columns = ["value", "95% interval", "n"]
+    if dropped:
+        columns += ["without overlap", "95% interval", "n"]
+    for name in columns:
         table.add_column(name, justify="right")
-    for s in scores:
-        if DROPPED not in s["signature"]:
-            name = (label(s["task"], s["metric"]), direction(s))
-            table.add_row(*name, *_cells(s), *(_cells(dropped[name]) if name in dropped else ()))
+    for score in scores:
+        if DROPPED in score["signature"]:
+            continue
+        row = (label(score["task"], score["metric"]), direction(score))
+        table.add_row(*row, *_cells(score), *(_cells(dropped[row]) if row in dropped else ()))
     console().print(table)
 
 
-def _cells(score: dict) -> tuple[str, str, str]:
+def _cells(score: dict[str, Any]) -> tuple[str, str, str]:
     """(value, interval, n) as they are shown."""
     from sdrrl_eval.show import number
 

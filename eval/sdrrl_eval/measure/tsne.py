@@ -4,15 +4,17 @@ An instruction is its last token's last hidden state (section 4.4). t-SNE draws 
 picture shows what one wants to see, numbers stand beside it that are measured on the states themselves.
 """
 
+import contextlib
 import io
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import atomic_write, read_text
 from sdrrl_factory.rows import read_rows
 
@@ -44,17 +46,18 @@ def tsne(models: Sequence[str], source: str, target: str, output: str, template:
         template: a LLaMA-Factory template by name ("empty" is the text alone, as the paper's figure has it); None is
             the checkpoint's own chat template.
     """
-    from sdrrl_eval.measure.checkpoint import model_hash
-    from sdrrl_factory.models.lm import LM, check_checkpoint
+    from sdrrl_factory.models.checkpoint import check_checkpoint, model_hash
+    from sdrrl_factory.models.lm import LM
 
     if find_spec("sklearn") is None:
         raise UserError("tsne: scikit-learn is not installed; run `pip install 'sdrrl-factory[tsne]'`")
     sources, targets = _pairs(source, target)
     for model in models:
-        check_checkpoint(model, "--model")
+        with under("--model"):
+            check_checkpoint(model)
     found, points = [], []
     for model in models:
-        lm = LM(model, template, place="--model")
+        lm = LM(model, template)
         one, two = hidden_states(lm, sources), hidden_states(lm, targets)
         del lm
         numbers = alignment(one, two)
@@ -141,9 +144,15 @@ def alignment(source, target) -> Alignment:
 
 def project(source, target):
     """(2n, 2): t-SNE (van der Maaten and Hinton 2008) of both languages together, the source's rows first."""
+    import joblib
     import numpy as np
     from sklearn.manifold import TSNE
 
+    # scikit-learn has joblib count the physical cores. Where lscpu tells none, as in containers, joblib (1.6, issue 415
+    # of joblib/loky) prints a warning and half a traceback, once, and goes on with all cores: here it does so unheard.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        joblib.cpu_count(only_physical_cores=True)
     states = np.concatenate([source, target])
     states = states / np.linalg.norm(states, axis=1, keepdims=True)  # so that Euclidean distances order as cosines do
     return TSNE(perplexity=_perplexity(len(source)), init="pca", random_state=_SEED).fit_transform(states)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.memory import Memory, translation_kind
 from sdrrl_factory.text import around, kept, pieces
 from sdrrl_factory.transfer.recipe import Translator as Config
@@ -22,7 +22,7 @@ class Translator(Protocol):
         ...
 
 
-def make(config: Config, hops: Sequence[tuple[str, str]], place: Callable[[str], str]) -> Translator:
+def make(config: Config, hops: Sequence[tuple[str, str]], memory: Memory, place: Callable[[str], str]) -> Translator:
     """The recipe's translator, ready for `hops` (see `route`); models are loaded when first asked."""
     if config.backend == "apertium":
         from sdrrl_factory.transfer.translate.apertium import Apertium
@@ -31,7 +31,8 @@ def make(config: Config, hops: Sequence[tuple[str, str]], place: Callable[[str],
     if config.backend == "chat":
         from sdrrl_factory.transfer.translate.chat import Chat
 
-        return Chat(config, place)
+        with under("translator"):
+            return Chat(config, memory)
     if config.backend == "nllb":
         from sdrrl_factory.transfer.translate.nllb import Nllb
 

@@ -5,13 +5,16 @@ With the model that is taught itself, this is self-translation, the paper's futu
 
 import json
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import fingerprint, sha256
 from sdrrl_factory.languages import LANGUAGES
-from sdrrl_factory.models.lm import Generation, check_checkpoint
+from sdrrl_factory.memory import Memory
+from sdrrl_factory.models.checkpoint import check_checkpoint
+from sdrrl_factory.models.lm import LM
+from sdrrl_factory.models.remembered import RememberedModel
 from sdrrl_factory.models.server import Server
 from sdrrl_factory.transfer.recipe import Translator
 
@@ -19,26 +22,30 @@ _QUOTES = {'""', "''", "``", "“”", "„“", "„”", "‘’", "«»", "»
 
 
 class Chat:
-    """Args: place: where a recipe key stands, for errors. The model is loaded at the first segment."""
+    """Each answer of the model is kept in `memory` as it comes. The model is loaded at the first segment.
 
-    def __init__(self, config: Translator, place: Callable[[str], str]):
-        _check_prompt(config.prompt, place("translator.prompt"))
+    Raises: UserError about a key of the translator's group.
+    """
+
+    def __init__(self, config: Translator, memory: Memory):
+        _check_prompt(config.prompt)
         if not config.model:
-            raise UserError(f"{place('translator.model')}: backend chat needs a model; name one")
-        self._config, self._place = config, place("translator.model")
-        self._server = None
+            raise UserError("backend chat needs a model", "name one", key="model")
+        self._config = config
+        server = None
         if config.base_url:
-            self._server = Server(
+            server = Server(
                 config.base_url,
                 config.model,
                 api_key_env=config.api_key_env,
                 concurrency=config.concurrency,
                 timeout=config.timeout,
                 retries=config.retries,
-                place=place("translator.base_url"),
             )
         else:
-            check_checkpoint(config.model, self._place)
+            with under("model"):
+                check_checkpoint(config.model)
+        self._model = RememberedModel(memory, config.model, config.template, load=self._load, server=server)
 
     @cached_property
     def name(self) -> str:
@@ -48,35 +55,29 @@ class Chat:
         settings = json.dumps([*model, config.prompt, config.max_new_tokens])
         return f"chat {config.model} {sha256(settings)[:16]}"
 
-    @cached_property
-    def _lm(self):
-        from sdrrl_factory.models.lm import LM
-
-        return LM(self._config.model, template=self._config.template, place=self._place)
+    def _load(self) -> LM:
+        return LM(self._config.model, self._config.template)
 
     def translate(self, segments: Sequence[str], source: str, target: str) -> list[str]:
         names = {"source": LANGUAGES[source].name, "target": LANGUAGES[target].name}
-        answers = self._answers([self._config.prompt.format(**names, text=s) for s in segments])
+        prompts = [self._config.prompt.format(**names, text=segment) for segment in segments]
+        answers = self._model.generate(prompts, self._config.max_new_tokens, self._config.batch_size)
         pairs = zip(segments, answers, strict=True)
-        return [_unquoted(a.text, segment) if a.finish == "stop" else "" for segment, a in pairs]
-
-    def _answers(self, prompts: list[str]) -> list[Generation]:
-        if self._server:
-            turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
-            return self._server.chat(turns, self._config.max_new_tokens, temperature=0.0)
-        return self._lm.generate(prompts, self._config.max_new_tokens, self._config.batch_size)
+        # An answer that was cut off, or was not had, is no translation.
+        return [_unquoted(answer.text, segment) if answer.finish == "stop" else "" for segment, answer in pairs]
 
 
-def _check_prompt(prompt: str, place: str) -> None:
+def _check_prompt(prompt: str) -> None:
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None}
     except ValueError as err:
-        raise UserError(f"{place}: {err} in the prompt; write a brace that is meant as {{{{ or }}}}") from None
+        fix = "write a brace that is meant as {{ or }}"
+        raise UserError(f"{err} in the prompt", fix, key="prompt") from None
     if unknown := sorted(fields - {"source", "target", "text"}):
-        known = "known: {source} {target} {text}; write a brace that is meant as {{ or }}"
-        raise UserError(f"{place}: unknown placeholder {{{unknown[0]}}} in the prompt; {known}")
+        fix = "known: {source} {target} {text}; write a brace that is meant as {{ or }}"
+        raise UserError(f"unknown placeholder {{{unknown[0]}}} in the prompt", fix, key="prompt")
     if missing := sorted({"target", "text"} - fields):
-        raise UserError(f"{place}: the prompt has no {{{missing[0]}}}; add it")
+        raise UserError(f"the prompt has no {{{missing[0]}}}", "add it", key="prompt")
 
 
 def _unquoted(text: str, segment: str) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES
+from sdrrl_factory.models.hub import is_hub_id
 from sdrrl_factory.transfer.recipe import Translator as Config
 from sdrrl_factory.transfer.translate.nllb import (
     DEFAULT_MODEL,
     Batches,
     Tokens,
     cannot_load,
-    is_local,
     longest_first,
     signature,
 )
@@ -120,7 +120,7 @@ def convert(model: str, folder: str, quantization: str) -> None:
         raise UserError(f"--quantization {quantization}: unknown; known: {', '.join(ACCEPTED_MODEL_TYPES)}")
     if Path(folder).exists():
         raise UserError(f"{folder}: is there already; remove it or name another folder")
-    if is_local(model) and not (Path(model) / "config.json").is_file():
+    if not is_hub_id(model) and not (Path(model) / "config.json").is_file():
         raise UserError(f"{model}: no checkpoint there (config.json not found); mend the path")
     tokens = Tokens(model, [("eng", "spa")], "convert-model")
     Path(folder).parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 """NLLB-200 (Costa-jussà et al., 2022) through transformers: beam search, the target's code forced as first token."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,7 @@ from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import fingerprint
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.models.decoding import generate_by
+from sdrrl_factory.models.hub import is_hub_id
 from sdrrl_factory.transfer.recipe import Translator as Config
 
 DEFAULT_MODEL = "facebook/nllb-200-3.3B"  # the paper's
@@ -26,7 +26,7 @@ class Nllb:
                 f"{place('translator.compute_type')}: the nllb backend has no int8; set another compute_type,"
                 " or translator.backend: ctranslate2"
             )
-        if is_local(self.model) and not (Path(self.model) / "config.json").is_file():
+        if not is_hub_id(self.model) and not (Path(self.model) / "config.json").is_file():
             raise UserError(
                 f"{place('translator.model')}: no checkpoint at {self.model} (config.json not found); mend the path"
             )
@@ -166,13 +166,6 @@ class Batches:
 def longest_first(rows: Sequence[list[int]], limit: int) -> list[int]:
     """The indices of the rows that have tokens and are within `limit`."""
     return sorted((i for i, row in enumerate(rows) if 0 < len(row) <= limit), key=lambda i: (-len(rows[i]), i))
-
-
-def is_local(model: str) -> bool:
-    """Whether `model` is meant as a path, not as a hub id."""
-    first = model.split("/")[0]
-    hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model) and first not in ("models", "runs", "saves")
-    return not hub_id or Path(first).exists()
 
 
 def cannot_load(model: str, err: Exception, place: str) -> UserError:

@@ -1,15 +1,25 @@
-"""BELEBELE (Bandarkar et al. 2023): a question on a short passage, four answers, one of them right."""
+"""BELEBELE (Bandarkar et al. 2023): a question on a short passage, four answers, one of them right.
+
+`mode: likelihood` (the default) takes the letter with the highest probability behind
+`P: ... Q: ... A: ... B: ... C: ... D: ... Answer:`, as plain text, letter for letter lm-evaluation-harness's. Where " A"
+to " D" are single tokens, one forward pass gives all four, and a passage with two questions is computed once. `shots: 5`
+draws the same questions in every language, from `examples` (a file of this shape) or from the file itself; questions on
+those passages are then not asked. `mode: generate` asks with the paper's instruction, in the chat format, and reads the
+first letter of the answer without brackets. Signature: `mode:likelihood|shots:0|prompt:official`.
+"""
 
 import hashlib
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Literal
 
-from sdrrl_eval.measure.answers import Answers
+from pydantic import Field
+
+from sdrrl_factory.models.remembered import RememberedModel
 from sdrrl_eval.measure.metrics.score import ratio
-from sdrrl_eval.measure.recipe import TaskConfig, metrics
-from sdrrl_eval.measure.tasks.part import Item, Part, fill
-from sdrrl_eval.measure.tasks.words import form, text
-from sdrrl_factory.errors import UserError
-from sdrrl_factory.languages import Language, language
+from sdrrl_eval.measure.reading import checked_prompt, field, file_for, keep
+from sdrrl_eval.measure.task import Item, Part, Scored, Task
+from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.languages import Language
 from sdrrl_factory.models.lm import Generation
 from sdrrl_factory.rows import read_rows
 
@@ -22,66 +32,103 @@ INSTRUCTION = (
     "\n###\nPassage:\n{passage}\n###\nQuery:\n{question}\n###\nChoices:\n(A) {A}\n(B) {B}\n(C) {C}\n(D) {D}\n###\n"
     "Answer:\n"
 )
-_METRICS = ("accuracy",)
 _HOLES = ("passage", "question", *LETTERS)
-_KEYS = {"passage": "flores_passage", "question": "question"} | {c: f"mc_answer{i}" for i, c in enumerate(LETTERS, 1)}
-_WRITTEN = 8  # batches between two writes
+# hole of the prompt -> field of the official file
+_FIELDS = {"passage": "flores_passage", "question": "question"}
+_FIELDS |= {letter: f"mc_answer{i}" for i, letter in enumerate(LETTERS, 1)}
+_KEPT = 8  # batches of questions that are kept at a time
 
 
-def read(task: TaskConfig, place: str) -> list[Part]:
-    """One part a language, from the official JSONL: `path` is its folder, or a file with {flores} in its name.
+class Belebele(Task):
+    """Accuracy of the likeliest letter, or of the written one."""
 
-    The examples of `shots` are drawn by the hash of link and number, hence are the same questions in every language:
-    from `examples`, or from the file itself, whose questions on their passages are then not asked.
-    """
-    metrics(task, _METRICS, _METRICS, place)
-    if task.mode not in (None, "likelihood", "generate"):
-        raise UserError(f"{place}.mode: {task.mode!r} is neither likelihood nor generate; take one of them")
-    generate = task.mode == "generate"
-    if generate and task.shots:
-        raise UserError(f"{place}.shots: examples are for mode likelihood; remove them")
-    prompt = form(task.prompt, INSTRUCTION if generate else PROMPT, _HOLES, f"{place}.prompt")
-    return [_part(task, language(code, f"{place}.langs"), prompt, place) for code in task.langs]
+    task: Literal["belebele"]
+    path: str
+    """The folder of `spa_Latn.jsonl`, a language each, of `Belebele.zip`; or a file with `{flores}` in its name."""
+    mode: Literal["likelihood", "generate"] = "likelihood"
+    """generate has the model write the letter."""
+    shots: int = Field(default=0, ge=0)
+    """Examples before the question; with mode likelihood."""
+    examples: str | None = None
+    """Where the shots are drawn from; null: from the file itself."""
+    prompt: str | None = None
+    metrics: list[Literal["accuracy"]] = ["accuracy"]
+
+    scores = ("accuracy",)
+
+    def without_likelihoods(self) -> str:
+        return "" if self.mode == "generate" else "set mode: generate"
+
+    def read(self) -> list[Part]:
+        """One part a language."""
+        if self.mode == "generate" and self.shots:
+            raise UserError("examples are for mode likelihood", "remove them", key="shots")
+        prompt = checked_prompt(self.prompt, INSTRUCTION if self.mode == "generate" else PROMPT, _HOLES)
+        return [self._part(lang, prompt) for lang in self.languages()]
+
+    def _part(self, lang: Language, prompt: str) -> Part:
+        path = file_for(self.path, "{flores}.jsonl", lang)
+        items = _questions(path)
+        if self.shots:
+            # By the hash of link and number, hence the same questions in every language.
+            other = file_for(self.examples, "{flores}.jsonl", lang) if self.examples else path
+            pool = _questions(other) if self.examples else items
+            examples = sorted(pool, key=lambda item: hashlib.sha256(item.id.encode()).digest())[: self.shots]
+            if len(examples) < self.shots or len(items) <= self.shots:
+                raise UserError(
+                    f"{other} has too few questions for {self.shots} examples", "ask for fewer", key="shots"
+                )
+            # Whoever has seen the passage with one question's answer knows more about the other.
+            shown = {item.texts["passage"] for item in examples}
+            items = [item for item in items if item.texts["passage"] not in shown]
+            solved = "".join(f"{prompt.format_map(item.texts)} {item.reference}\n\n" for item in examples)
+            prompt = solved.replace("{", "{{").replace("}", "}}") + prompt
+        if self.mode == "generate":
+            items = [Item(item.id, prompt.format_map(item.texts), item.reference, item.texts) for item in items]
+        return Part(self, None, lang.code, items, prompt)
+
+    def score(
+        self, part: Part, answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
+    ) -> Scored:
+        """Percent of questions answered right."""
+        if self.mode == "generate":
+            letters = [written_letter(answer.text) for answer in answers]
+            rows = [
+                item.row(answer, letter=letter)
+                for item, answer, letter in zip(part.items, answers, letters, strict=True)
+            ]
+        else:
+            likelihoods = _likelihoods(part, model, batch_size)
+            letters = [LETTERS[row.index(max(row))] for row in likelihoods]
+            rows = [
+                item.row(letter=letter, logprobs=row) | {"prompt": part.prompt.format_map(item.texts), "output": letter}
+                for item, letter, row in zip(part.items, letters, likelihoods, strict=True)
+            ]
+        right = [letter == item.reference for letter, item in zip(letters, part.items, strict=True)]
+        rows = [row | {"accuracy": is_right} for row, is_right in zip(rows, right, strict=True)]
+        prompt = "custom" if self.prompt else "official"
+        signature = f"mode:{self.mode}|shots:{self.shots}|prompt:{prompt}"
+        accuracy = ratio([(float(is_right), 1.0) for is_right in right], signature, seed, scale=100)
+        return rows, [part.score("accuracy", accuracy)]
 
 
-def _part(task: TaskConfig, lang: Language, prompt: str, place: str) -> Part:
-    path = fill(task.path, lang, place)
-    path = str(Path(path) / f"{lang.flores}.jsonl") if Path(path).is_dir() else path
-    items = _items(path)
-    if task.shots:
-        other = task.examples and fill(task.examples, lang, place)
-        shots = sorted(_items(other) if other else items, key=lambda item: hashlib.sha256(item.id.encode()).digest())
-        shots = shots[: task.shots]
-        if len(shots) < task.shots or len(items) <= task.shots:
-            raise UserError(f"{place}.shots: {other or path} has too few questions for {task.shots} examples")
-        shown = {item.texts["passage"] for item in shots}
-        items = [item for item in items if item.texts["passage"] not in shown]
-        told = "".join(f"{prompt.format_map(item.texts)} {item.reference}\n\n" for item in shots)
-        prompt = told.replace("{", "{{").replace("}", "}}") + prompt
-    if task.mode == "generate":
-        items = [Item(i.id, prompt.format_map(i.texts), i.reference, i.texts) for i in items]
-    return Part("belebele", None, lang.code, items, prompt=prompt)
-
-
-def _items(path: str) -> list[Item]:
+def _questions(path: str) -> list[Item]:
     """Without prompts; the id is `<link> <question_number>`, the reference the right letter."""
     items: dict[str, Item] = {}
-    for place, number, row in read_rows(path):
-        texts = {name: text(row, key, place) for name, key in _KEYS.items()}
+    for at, number, row in read_rows(path):
+        texts = {hole: field(row, key, at) for hole, key in _FIELDS.items()}
         texts["question"] = texts["question"].strip()
         right = str(row.get("correct_answer_num"))
         if right not in ("1", "2", "3", "4"):
-            raise UserError(f"{place}: correct_answer_num is {right}, not 1 to 4; fetch the file again")
+            raise UserError(f"correct_answer_num is {right}, not 1 to 4", "fetch the file again", at=at)
         name = f"{row.get('link', '')} {row.get('question_number', number)}".strip()
-        if name in items:
-            raise UserError(f"{place}: {name} stands twice (link and question_number); remove one")
-        items[name] = Item(name, None, LETTERS[int(right) - 1], texts)
+        keep(items, Item(name, None, LETTERS[int(right) - 1], texts), at, "link and question_number")
     if not items:
-        raise UserError(f"{path}: 0 questions; fetch the official JSONL again")
+        raise UserError("0 questions", "fetch the official JSONL again", at=path)
     return list(items.values())
 
 
-def letter(answer: str) -> str:
+def written_letter(answer: str) -> str:
     """The letter a written answer begins with, parsed as in the paper's repository; "" of an empty one."""
     bare = answer.replace("(", "").replace(")", "").strip()
     if bare[:1] not in LETTERS:
@@ -89,43 +136,31 @@ def letter(answer: str) -> str:
     return bare[:1]
 
 
-def score(
-    part: Part, answers: list[Generation], lm: Answers, batch_size: int, seed: int
-) -> tuple[list[dict], list[dict]]:
-    """Percent of questions answered right: (prediction rows, scores)."""
-    if part.config.mode == "generate":
-        picked = [letter(a.text) for a in answers]
-        found = [item.row(a, letter=p) for item, a, p in zip(part.items, answers, picked, strict=True)]
-    else:
-        values = _likelihoods(part, lm, batch_size)
-        picked = [LETTERS[row.index(max(row))] for row in values]
-        found = [
-            item.row(letter=p, logprobs=row) | {"prompt": part.prompt.format_map(item.texts), "output": p}
-            for item, p, row in zip(part.items, picked, values, strict=True)
-        ]
-    right = [p == item.reference for p, item in zip(picked, part.items, strict=True)]
-    found = [row | {"accuracy": r} for row, r in zip(found, right, strict=True)]
-    custom = "custom" if part.config.prompt else "official"
-    signature = f"mode:{part.config.mode or 'likelihood'}|shots:{part.config.shots or 0}|prompt:{custom}"
-    return found, [part.score("accuracy", ratio([(float(r), 1.0) for r in right], signature, seed, scale=100))]
-
-
-def _likelihoods(part: Part, lm: Answers, batch_size: int) -> list[list[float]]:
-    """Per item the log-probability of each letter behind the prompt; a passage's questions go together."""
-    asked: dict[str, list[str]] = {}
-    for item in part.items:
-        asked.setdefault(item.texts["passage"], []).append(part.prompt.format_map(item.texts))
-    choices = [f" {c}" for c in LETTERS]
+def _likelihoods(part: Part, model: RememberedModel, batch_size: int) -> list[list[float]]:
+    """[items][letters]: the log-probability of each letter behind the item's prompt."""
+    prompts = [part.prompt.format_map(item.texts) for item in part.items]
+    # A passage's questions go together: the passage is then computed once.
+    by_passage: dict[str, list[str]] = {}
+    for item, prompt in zip(part.items, prompts, strict=True):
+        by_passage.setdefault(item.texts["passage"], []).append(prompt)
+    groups = [tuple(group) for group in by_passage.values()]
+    choices = [f" {letter}" for letter in LETTERS]
 
     def compute(batch: list[tuple[str, ...]]) -> list[list[list[float]]]:
-        flat = iter(lm.model.choose([prompt for some in batch for prompt in some], choices, batch_size))
-        return [[[round(value, 6) for value in next(flat)] for _ in some] for some in batch]
+        flat = model.model.choose([prompt for group in batch for prompt in group], choices, batch_size)
+        rounded: Iterator[list[float]] = ([round(value, 6) for value in row] for row in flat)
+        return [[next(rounded) for _ in group] for group in batch]
 
-    together = [tuple(some) for some in asked.values()]
-    found = lm.remember(
-        ["choose", choices], f"passages of {part.name}", together, compute, _WRITTEN * batch_size, lambda s: len(s[0])
+    values = model.remember(
+        "choose",
+        {"choices": choices},
+        f"passages of {part.name}",
+        groups,
+        compute,
+        _KEPT * batch_size,
+        lambda group: len(group[0]),  # letters stand for tokens, near enough: the longest come first
     )
-    by_prompt: dict[str, list[float]] = {}
-    for some, values in zip(together, found, strict=True):
-        by_prompt |= zip(some, values, strict=True)
-    return [by_prompt[part.prompt.format_map(item.texts)] for item in part.items]
+    by_prompt = {
+        prompt: row for group, rows in zip(groups, values, strict=True) for prompt, row in zip(group, rows, strict=True)
+    }
+    return [by_prompt[prompt] for prompt in prompts]

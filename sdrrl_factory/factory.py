@@ -1,0 +1,97 @@
+"""LLaMA-Factory as seen from outside the training: its templates, its parser, its tokenized data.
+
+The one file that reaches into it apart from sdrrl_factory/training, which runs inside it. Everything here is taken from
+llamafactory 0.9.5 and imported where it is used: its import takes seconds.
+"""
+
+import contextlib
+import difflib
+import io
+from collections.abc import Callable
+from typing import Any
+
+from sdrrl_factory.errors import UserError
+
+# What only training needs; some of it asks for a GPU or a launcher.
+_ONLY_TRAINING = (
+    "deepspeed",
+    "fsdp",
+    "fsdp_config",
+    "bf16",
+    "fp16",
+    "pure_bf16",
+    "tf32",
+    "fp8",
+    "report_to",
+    "tokenized_path",
+)
+
+
+def check_template(name: str) -> None:
+    """Raises: UserError, without a key, where LLaMA-Factory has no template of that name."""
+    from llamafactory.data.template import TEMPLATES
+
+    if name not in TEMPLATES:
+        near = difflib.get_close_matches(name, TEMPLATES, n=1)
+        fix = f"did you mean {near[0]}?" if near else "leave it out to take the checkpoint's own"
+        raise UserError(f"LLaMA-Factory has no template {name!r}", fix)
+
+
+def prompt_encoder(tokenizer: Any, name: str) -> Callable[[str, str], list[int]]:
+    """(user, system) -> the ids of the prompt in the template's form, as they are trained; the tokenizer is mended.
+
+    Raises: UserError, as `check_template`.
+    """
+    from llamafactory.data.template import get_template_and_fix_tokenizer
+    from llamafactory.hparams import DataArguments
+
+    check_template(name)
+    template = get_template_and_fix_tokenizer(tokenizer, DataArguments(template=name))
+
+    def encode(user: str, system: str) -> list[int]:
+        turns = [{"role": "user", "content": user}, {"role": "assistant", "content": ""}]
+        return template.encode_oneturn(tokenizer, turns, system or None)[0]
+
+    return encode
+
+
+def parse(recipe: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """(model, data, training, finetuning) arguments by LLaMA-Factory's own parser, on any machine.
+
+    Left out is what asks for a GPU or a launcher. Raises: UserError at an unknown key or a wrong value.
+    """
+    from llamafactory.hparams import parser
+
+    keys = {key: value for key, value in recipe.items() if key not in _ONLY_TRAINING}
+    keys |= {"use_cpu": True, "report_to": "none"}
+    # Given no folder, the arguments ask for one; nothing is written.
+    keys.setdefault("output_dir", "runs/train")
+    try:
+        # Not `get_train_args`: that one also sets up the process for training, and refuses a machine without a GPU.
+        return parser._parse_train_args(keys)[:4]
+    except Exception as err:  # each dataclass checks itself in its own way
+        raise UserError(f"LLaMA-Factory says: {_first_line(err)}", "mend the recipe") from None
+
+
+def training_set(model: Any, data: Any, training: Any, stage: str) -> Any:
+    """The recipe's training rows as they are trained: formatted, tokenized, cut. The arguments are those of `parse`.
+
+    Raises: UserError where they cannot be read.
+    """
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.model import load_tokenizer
+    from transformers import set_seed
+
+    set_seed(training.seed)  # LLaMA-Factory draws num_samples from the global generator
+    model.model_max_length = data.cutoff_len
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints an example
+            tools = load_tokenizer(model)
+            template = get_template_and_fix_tokenizer(tools["tokenizer"], data)
+            return get_dataset(template, model, data, training, stage=stage, **tools)["train_dataset"]
+    except Exception as err:  # its data sets, the hub and the file formats each have their own
+        raise UserError(f"the data cannot be read ({_first_line(err)})") from None
+
+
+def _first_line(err: Exception) -> str:
+    return next(iter(str(err).strip().splitlines()), type(err).__name__)

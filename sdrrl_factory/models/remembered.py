@@ -1,0 +1,226 @@
+"""A language model behind the memory: it is asked what no run has asked it yet, and each answer is kept as it comes.
+
+The generator, the chat translator and the evaluator all ask through it, so they share what one model has answered.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+from sdrrl_factory.memory import Memory, kind_of
+from sdrrl_factory.models import checkpoint
+from sdrrl_factory.models.hub import local_folder
+from sdrrl_factory.models.lm import LM, Generation
+from sdrrl_factory.models.server import Server, conversation
+
+# (what is counted, of how many, how many the memory has) -> a context whose value is told how many more are done.
+Report = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
+# Inputs and their values, a batch at a time.
+_Batches = Iterator[tuple[list[Any], list[Any]]]
+
+
+class _Prompt(NamedTuple):
+    """seed: of the draw, where there is one."""
+
+    system: str
+    user: str
+    seed: int | None
+
+
+def silent(what: str, total: int, known: int) -> AbstractContextManager[Callable[[int], None]]:
+    """A report of nothing."""
+    return nullcontext(lambda count: None)
+
+
+def _counted(progress: Callable[[int], None], what: str, total: int, known: int) -> AbstractContextManager:
+    progress(known)
+    return nullcontext(progress)
+
+
+class RememberedModel:
+    """An `LM`, or a server in its place, which is asked each distinct input once; not even loaded if all are known.
+
+    A batch of an `LM`, or a single answer of a server, is kept before the next one is asked. Batches are cut from what
+    is missing, longest first, hence are the same after a kill: not even a rounding differs. What a server failed at
+    (finish "error: ...") is not kept: the next run asks it again.
+
+    Args:
+        memory: where the answers are kept.
+        model, template, adapter: as of `LM`; with a server only `model` counts, its name there.
+        load: gives the `LM` when it is first needed.
+        server: answers in its place, and knows no likelihoods.
+        report: shows what is done, where something has to be asked.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        model: str,
+        template: str | None = None,
+        adapter: str | None = None,
+        *,
+        load: Callable[[], LM] | None = None,
+        server: Server | None = None,
+        report: Report = silent,
+    ):
+        self.memory, self._load, self._server, self._report = memory, load, server, report
+        self._checkpoint = (model, template, adapter)
+
+    @cached_property
+    def model(self) -> LM:
+        assert self._load, "a server has no likelihoods"
+        return self._load()
+
+    @cached_property
+    def identity(self) -> dict[str, str | None]:
+        """What tells this model from any other, in every kind of the memory."""
+        model, template, adapter = self._checkpoint
+        if self._server:
+            return {"server": self._server.base_url, "model": model}
+        if local_folder(model) is None:
+            self.model  # noqa: B018  # downloads it: only now is it known what stands behind a hub id
+        return checkpoint.identity(model, template, adapter)
+
+    def generate(
+        self,
+        users: Sequence[str],
+        max_new_tokens: int,
+        batch_size: int,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+        systems: Sequence[str] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Generation]:
+        """As `LM.generate`; of a server, `batch_size` is of no account. With a temperature, `seeds` are needed.
+
+        progress: is told how many more are done, in place of a report.
+        """
+        # At temperature 0 nothing is drawn: the answers under all seeds are one.
+        draws = seeds if seeds is not None and temperature > 0 else [None] * len(users)
+        prompts = list(map(_Prompt, systems or [""] * len(users), users, draws))
+        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        what = f"answers of at most {max_new_tokens} tokens"
+        if self._server:
+            ask = partial(self._ask_server, max_new_tokens, temperature)
+        else:
+            ask = partial(self._ask_lm, max_new_tokens, temperature, batch_size)
+        report = partial(_counted, progress) if progress else self._report
+        return [Generation(*answer) for answer in self._values("generate", settings, what, prompts, ask, report)]
+
+    def _ask_lm(self, max_new_tokens: int, temperature: float, batch_size: int, prompts: list[_Prompt]) -> _Batches:
+        for batch in _batches(prompts, batch_size, lambda prompt: len(self.model.encode(prompt.user, prompt.system))):
+            generations = self.model.generate(
+                [prompt.user for prompt in batch],
+                max_new_tokens,
+                batch_size,
+                temperature=temperature,
+                seeds=[prompt.seed or 0 for prompt in batch],
+                systems=[prompt.system for prompt in batch],
+            )
+            yield batch, [[generation.text, generation.finish] for generation in generations]
+
+    def _ask_server(self, max_new_tokens: int, temperature: float, prompts: list[_Prompt]) -> _Batches:
+        assert self._server
+        conversations = [conversation(prompt.user, prompt.system) for prompt in prompts]
+        seeds = [prompt.seed or 0 for prompt in prompts]
+        for i, generation in self._server.stream(conversations, max_new_tokens, temperature, seeds):
+            yield [prompts[i]], [[generation.text, generation.finish]]
+
+    def answer_loss(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[tuple[float, int]]:
+        """As `LM.answer_loss`."""
+        rows = self.remember(
+            "answer_loss",
+            {},
+            "losses of reference answers",
+            pairs,
+            lambda batch: self.model.answer_loss(batch, batch_size),
+            batch_size,
+            lambda pair: len(self.model.encode(pair[0])) + len(self.model.encode(pair[1])),
+        )
+        return [(nats, tokens) for nats, tokens in rows]
+
+    def text_loss(self, texts: Sequence[str], batch_size: int) -> list[tuple[float, int]]:
+        """As `LM.text_loss`."""
+        rows = self.remember(
+            "text_loss",
+            {},
+            "losses of sentences",
+            texts,
+            lambda batch: self.model.text_loss(batch, batch_size),
+            batch_size,
+            lambda text: len(self.model.encode(text)),
+        )
+        return [(nats, tokens) for nats, tokens in rows]
+
+    def facts(self) -> dict[str, str]:
+        """What the answers were made with: the prompt's format, the precision, the device."""
+        return self.remember("facts", {}, "", [""], lambda _: [self._facts()], 1)[0]
+
+    def _facts(self) -> dict[str, str]:
+        form = self.model.tokenizer.decode(self.model.encode("{prompt}"))
+        weights = self.model.model
+        return {"format": form, "precision": str(weights.dtype)[6:], "device": weights.device.type}
+
+    def remember(
+        self,
+        kind: str,
+        settings: dict[str, Any],
+        what: str,
+        inputs: Sequence[Any],
+        compute: Callable[[list], list],
+        batch_size: int,
+        size: Callable[[Any], int] = lambda one: 0,
+    ) -> list:
+        """`compute` of every input, in order, a batch at a time; inputs and values are what JSON can hold.
+
+        Args:
+            kind, settings: what else than the input and the model the value depends on.
+            what: the values' name in the report; "" is not reported.
+            size: of an input; the largest come first.
+        """
+
+        def ask(missing: list) -> _Batches:
+            for batch in _batches(missing, batch_size, size):
+                yield batch, compute(batch)
+
+        return self._values(kind, settings, what, inputs, ask, self._report if what else silent)
+
+    def _values(
+        self,
+        kind: str,
+        settings: dict[str, Any],
+        what: str,
+        inputs: Sequence[Any],
+        ask: Callable[[list], _Batches],
+        report: Report,
+    ) -> list:
+        """The value of each input; those that the memory does not know come from `ask`."""
+        kind = kind_of(kind, **self.identity, **settings)
+        keys = [json.dumps(one, ensure_ascii=False) for one in inputs]
+        distinct = dict(zip(keys, inputs, strict=True))
+        values = self.memory.get(kind, distinct)
+        missing = [one for key, one in distinct.items() if key not in values]
+        if missing:
+            with report(what, len(distinct), len(values)) as advance:
+                for batch, computed in ask(missing):
+                    fresh = {
+                        json.dumps(one, ensure_ascii=False): value for one, value in zip(batch, computed, strict=True)
+                    }
+                    self.memory.put(kind, {key: value for key, value in fresh.items() if not _failed(value)})
+                    values |= fresh
+                    advance(len(batch))
+        return [values[key] for key in keys]
+
+
+def _batches(inputs: list, batch_size: int, size: Callable[[Any], int]) -> Iterator[list]:
+    """The largest first: the batch that needs most memory is tried at once, and those alike in length are together."""
+    order = sorted(inputs, key=lambda one: -size(one))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def _failed(value: Any) -> bool:
+    """Whether it is a generation that a server did not give."""
+    return isinstance(value, list) and isinstance(value[-1], str) and value[-1].startswith("error: ")
