@@ -80,17 +80,18 @@ _ROWS = [
 LANGUAGES = {row.code: row for row in _ROWS}
 
 
-def language(code: str, place: str) -> Language:
-    """The row of `code`; `place` (file and key) stands in the error for an unknown one."""
+def language(code: str) -> Language:
+    """The row of `code` (ISO 639-3). Raises UserError without a key for an unknown one."""
     if code in LANGUAGES:
         return LANGUAGES[code]
     near = _by_other_name(code.lower()) or next(iter(difflib.get_close_matches(code, LANGUAGES, n=1)), None)
-    hint = f"did you mean {near}?" if near else f"known: {' '.join(LANGUAGES)}"
-    raise UserError(f"{place}: unknown language {code!r}; {hint}")
+    raise UserError(f"unknown language {code!r}", f"did you mean {near}?" if near else f"known: {' '.join(LANGUAGES)}")
 
 
 def _by_other_name(name: str) -> str | None:
+    """The code of the language that any column of the table calls `name`: "es", "spanish", "spa_latn"."""
     for row in _ROWS:
-        if name in {str(getattr(row, f.name)).lower() for f in fields(row) if f.type != "bool"} - {"none"}:
+        texts = (getattr(row, column.name) for column in fields(row))
+        if name in {text.lower() for text in texts if isinstance(text, str)}:
             return row.code
     return None

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from sdrrl_eval.measure.tasks.part import Item, Part
+from sdrrl_eval.measure.task import Item, Part
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import atomic_write, dump_line, read_text
 from sdrrl_factory.rows import KINDS, is_held_out, read_hub, read_lines, read_rows, suffix

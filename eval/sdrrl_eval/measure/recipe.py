@@ -1,53 +1,35 @@
 """The keys of an evaluation recipe."""
 
-import difflib
-from collections.abc import Callable
-from typing import Literal
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
+from sdrrl_eval.measure import tasks
+from sdrrl_eval.measure.task import Task
+from sdrrl_eval.resampling import SEED
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.recipe import Group
 
-# What each task takes besides task, path, langs and max_new_tokens.
-_TAKES = {
-    "translation": ("source_lang", "prompt", "metrics", "comet_model"),
-    "flores": ("source_lang", "prompt", "metrics", "comet_model", "tokenizer"),
-    "belebele": ("prompt", "metrics", "mode", "shots", "examples"),
-    "xlsum": ("prompt", "metrics", "tokenizer"),
-    "mkqa": ("prompt", "metrics"),
-    "instructions": ("metrics",),
-    "off_target": ("identifier",),
-    "text_loss": (),
-}
+
+def task_models() -> list[type[Task]]:
+    """The `Task` of every file in tasks/: a new file there is a new value of the key `task`."""
+    models = []
+    for file in iter_modules(tasks.__path__):
+        module = import_module(f"{tasks.__name__}.{file.name}")
+        for value in vars(module).values():
+            # Not what the file has imported.
+            if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__:
+                models.append(value)
+    return models
 
 
-class TaskConfig(Group):
-    """One entry under `tasks`; null is the task's own choice."""
-
-    task: Literal["belebele", "flores", "xlsum", "mkqa", "translation", "off_target", "instructions", "text_loss"]
-    path: str
-    """The official files: a FLORES-200 shaped folder, or files with {lang} in their name: the ISO 639-3 code; the other
-    columns of the table of languages can stand there as well ({flores}, {iso1}, {bactrian})."""
-    langs: list[str] = Field(min_length=1)
-    """ISO 639-3 codes."""
-    source_lang: str = "eng"
-    """The other language of a translation."""
-    max_new_tokens: int | None = Field(default=None, ge=1)
-    mode: str | None = None
-    """belebele: generate has the model write the letter."""
-    shots: int | None = Field(default=None, ge=0)
-    """belebele: examples before the question."""
-    examples: str | None = None
-    """belebele: where the shots are drawn from."""
-    prompt: str | None = None
-    tokenizer: str | None = None
-    """flores, translation: sacrebleu's; xlsum: xlsum or rouge-score."""
-    metrics: list[str] | None = Field(default=None, min_length=1)
-    comet_model: str = "Unbabel/wmt22-comet-da"
-    """A folder or a hub id."""
-    identifier: Literal["fasttext", "cld3"] = "fasttext"
-    """off_target: what tells an answer's language."""
+if TYPE_CHECKING:
+    AnyTask = Task
+else:
+    # `task` tells which; another task's key is then an unknown key.
+    AnyTask = Annotated[Union[tuple(task_models())], Field(discriminator="task")]  # noqa: UP007
 
 
 class ServerConfig(Group):
@@ -69,9 +51,11 @@ class EvalConfig(Group):
 
     model: str
     """A checkpoint's folder, a hub id, or its name on the server."""
-    tasks: list[TaskConfig] = Field(min_length=1)
+    tasks: list[AnyTask] = Field(min_length=1)
     output_dir: str
-    """Gets results.json, predictions/ and answers/."""
+    """Gets results.json and predictions/."""
+    memory: str | None = None
+    """Where answers are kept, an SQLite file; null: memory.sqlite in the `runs` of output_dir, else beside it."""
     adapter: str | None = None
     """A LoRA folder put over the model."""
     template: str | None = None
@@ -83,29 +67,12 @@ class EvalConfig(Group):
     """A task may set its own."""
     batch_size: int = Field(default=16, ge=1)
     """A batch halves itself when memory runs out."""
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=SEED, ge=0)
     """Draws the bootstrap intervals."""
 
 
-def check(config: EvalConfig, place: Callable[[str], str]) -> None:
+def check(config: EvalConfig) -> None:
     """Say at once which keys do not go together."""
-    for i, task in enumerate(config.tasks):
-        for name, key in TaskConfig.model_fields.items():
-            if key.is_required() or name == "max_new_tokens" or name in _TAKES[task.task]:
-                continue
-            if getattr(task, name) != key.default:
-                takes = ", ".join(_TAKES[task.task]) or "no further keys"
-                raise UserError(f"{place(f'tasks.{i}.{name}')}: not for {task.task}, which takes {takes}; remove it")
     for name in ("adapter", "template"):
         if config.server and getattr(config, name):
-            raise UserError(f"{place(name)}: a server has its own {name}; remove it, or remove server")
-
-
-def metrics(task: TaskConfig, known: tuple[str, ...], default: tuple[str, ...], place: str) -> tuple[str, ...]:
-    """The metrics asked for, in the order of `known`."""
-    for name in task.metrics or ():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
-            raise UserError(f"{place}.metrics: {task.task} has no metric {name!r}; {hint}")
-    return tuple(m for m in known if m in (task.metrics or default))
+            raise UserError(f"a server has its own {name}", "remove it, or remove server", key=name)

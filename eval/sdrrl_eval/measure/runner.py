@@ -45,7 +45,7 @@ def run(
     out = _writable(config.output_dir)
     listed = overlap_list or str(out / "overlap.jsonl")
     overlap = _overlap(parts, training_files, listed) if training_files else None
-    # 2. Every answer, before any score: the model is done with when COMET needs the memory.
+    # 2. Every answer: each distinct prompt is asked once, whatever number of parts have it.
     model = Answers(config)
     by_prompt = _generate(model, parts, config.batch_size)
     # 3. The scores, a part at a time; what is written is there even if a later part fails.

@@ -42,13 +42,13 @@ def normalise(text: str, lang: str) -> str:
 
 def em(answer: str, gold: Sequence[str], lang: str) -> float:
     """1 if the answer is one of `gold`, else 0."""
-    return float(max(normalise(answer, lang) == normalise(one, lang) for one in gold))
+    return float(any(normalise(answer, lang) == normalise(accepted, lang) for accepted in gold))
 
 
 def f1(answer: str, gold: Sequence[str], lang: str) -> float:
     """The best overlap of tokens with one of `gold`, in [0, 1]; no tokens on both sides is 1."""
     tokens = normalise(answer, lang).split()
-    return max(_overlap(tokens, normalise(one, lang).split()) for one in gold)
+    return max(_overlap(tokens, normalise(accepted, lang).split()) for accepted in gold)
 
 
 def _overlap(answer: list[str], gold: list[str]) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sdrrl_eval.measure.metrics.score import Score, score_of
 from sdrrl_eval.resampling import Array, Statistics
@@ -12,33 +13,37 @@ from sdrrl_factory.errors import UserError
 _BY_CHARACTER = {"jpn", "kor", "tha", "khm"}
 
 
-def check_tokenizer(name: str | None, place: str) -> None:
+def check_tokenizer(name: str | None) -> None:
     """Say before anything runs that sacrebleu has no such tokenizer, or lacks what it needs. Nothing is downloaded."""
     if name is None:
         return
     from sacrebleu.metrics import BLEU
 
     if name not in BLEU.TOKENIZERS:
-        raise UserError(f"{place}: sacrebleu has no {name!r}; it has {', '.join(sorted(BLEU.TOKENIZERS))}")
+        raise UserError(f"sacrebleu has no {name!r}", f"it has {', '.join(sorted(BLEU.TOKENIZERS))}")
+    # sacrebleu (2.6) would download the file at the first score, and leave an empty one where that fails.
     file = _spm_file(name)
     if file and not (file.is_file() and file.stat().st_size):
         raise UserError(
-            f"{place}: {name} needs sacrebleu's SentencePiece model, which is not at {file}; put it there (`sacrebleu"
-            f" --tokenize {name}` fetches it; SACREBLEU names another folder than ~/.sacrebleu), or set tokenizer: 13a"
+            f"{name} needs sacrebleu's SentencePiece model, which is not at {file}",
+            f"put it there (`sacrebleu --tokenize {name}` fetches it; SACREBLEU names another folder than"
+            " ~/.sacrebleu), or set tokenizer: 13a",
         )
     try:
         BLEU(tokenize=name)
     except (ImportError, OSError, RuntimeError) as err:
         why = " ".join(str(err).split())
-        raise UserError(f"{place}: {name} cannot be used ({why}); install what it needs, or take another") from None
+        raise UserError(f"{name} cannot be used ({why})", "install what it needs, or take another") from None
 
 
 def _spm_file(name: str) -> Path | None:
+    """Where sacrebleu looks for the SentencePiece model of a tokenizer; None of those that need none."""
     from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
     from sacrebleu.utils import SACREBLEU_DIR
 
-    model = SPM_MODELS.get(name)
-    return model and Path(SACREBLEU_DIR) / "models" / PurePosixPath(model["url"]).name
+    if name not in SPM_MODELS:
+        return None
+    return Path(SACREBLEU_DIR) / "models" / PurePosixPath(SPM_MODELS[name]["url"]).name
 
 
 def bleu(
@@ -70,23 +75,27 @@ def sentence_chrf(output: str, reference: str) -> float:
     return round(CHRF().sentence_score(output, [reference]).score, 2)
 
 
-def _score(metric, outputs: Sequence[str], references: Sequence[str], seed: int) -> Score:
+def _score(metric: Any, outputs: Sequence[str], references: Sequence[str], seed: int) -> Score:
+    # The value is sacrebleu's own to the last digit; only the interval stands on the statistics.
     value = metric.corpus_score(outputs, [references]).score
-    found = score_of(statistics(metric, outputs, references), str(metric.get_signature()), seed)
-    return Score(value, found.ci95, found.signature)
+    score = score_of(statistics(metric, outputs, references), str(metric.get_signature()), seed)
+    return Score(value, score.ci95, score.signature)
 
 
-def statistics(metric, outputs: Sequence[str], references: Sequence[str] | None) -> Statistics:
+def statistics(metric: Any, outputs: Sequence[str], references: Sequence[str] | None) -> Statistics:
     """What sacrebleu's `metric` computes a corpus score from; its own significance tests stand on the same table.
 
-    references: None where `metric` was made with them, which then counts their n-grams once for many systems.
-    Raises ValueError for settings of the metric that `sdrrl eval` does not use.
+    Args:
+        metric: a BLEU or CHRF of sacrebleu.
+        references: None where `metric` was made with them, which then counts their n-grams once for many systems.
+
+    Raises: ValueError for settings of the metric that `sdrrl eval` does not use.
     """
     import numpy as np
     from sacrebleu.metrics import BLEU
 
-    given = None if references is None else [references]
-    table = np.asarray(metric._extract_corpus_statistics(outputs, given), dtype=np.float64)
+    streams = None if references is None else [references]
+    table = np.asarray(metric._extract_corpus_statistics(outputs, streams), dtype=np.float64)
     names = tuple(range(len(table)))
     if isinstance(metric, BLEU):
         if (metric.smooth_method, metric.effective_order, metric.max_ngram_order) != ("exp", False, 4):
@@ -98,8 +107,10 @@ def statistics(metric, outputs: Sequence[str], references: Sequence[str] | None)
 
 
 def _bleu_of_sums(sums: Array) -> Array:
-    """sacrebleu's `compute_bleu` of many corpora at once; sums: output and reference length, matches and n-grams of
-    orders 1 to 4."""
+    """sacrebleu's `compute_bleu` of many corpora at once: [..., 10] -> [...].
+
+    sums: output length, reference length, matches of orders 1 to 4, n-grams of orders 1 to 4.
+    """
     import numpy as np
 
     length, reference, right, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
@@ -109,16 +120,20 @@ def _bleu_of_sums(sums: Array) -> Array:
         precision = np.where(right > 0, right, 0.5**missing) / total
         brevity = np.where(length < reference, np.exp(1 - reference / length), 1.0)
         score = 100 * brevity * np.exp(np.log(precision).mean(-1))
+    # Without any match, or with outputs too short for an order, sacrebleu says 0, smoothed or not.
     scored = (right > 0).any(-1) & (total > 0).all(-1) & (length > 0)
     return np.where(scored, score, 0.0)
 
 
 def _chrf_of_sums(factor: float, sums: Array) -> Array:
-    """sacrebleu's `CHRF._compute_f_score` of many corpora at once; sums: n-grams of output and reference, matches, of
-    each order; factor: beta squared."""
+    """sacrebleu's `CHRF._compute_f_score` of many corpora at once: [..., 3 * orders] -> [...].
+
+    factor: beta squared. sums: n-grams of the output, of the reference, matches, of each order.
+    """
     import numpy as np
 
     output, reference, right = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
+    # eff:yes: an order of which the output or the reference has no n-gram does not count.
     counted = (output > 0) & (reference > 0)
     orders = np.maximum(counted.sum(-1), 1)
     precision = np.where(counted, right / np.where(counted, output, 1), 0).sum(-1) / orders

@@ -14,10 +14,10 @@ from sdrrl_eval.measure.metrics.score import Score, ratio
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import Language
 
-TOKENIZERS = ("rouge-score", "xlsum")
 _STEMMERS = {"eng": "english", "fra": "french", "spa": "spanish", "por": "portuguese", "dan": "danish"}
 _STEMMERS |= {"fin": "finnish", "hun": "hungarian", "nob": "norwegian"}
 _MIN_STEMMED = 4  # shorter words are left alone
+_INSTALL = "run `pip install 'sdrrl-factory[rouge]'`"
 
 _PUNCTUATION = set(string.punctuation)
 _HAN = "\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f"
@@ -25,26 +25,24 @@ _HAN_CHARACTER = re.compile(f"([{_HAN}])")
 
 
 class Rouge:
-    """The scorer of one language; `place` is the recipe key, for errors.
+    """The scorer of one language.
 
     Args:
         tokenizer: "rouge-score" (its own, with Porter's stemmer) or "xlsum"; None is the first for English, else the
             second.
+
+    Raises: UserError for what is not installed.
     """
 
-    def __init__(self, lang: Language, tokenizer: str | None, place: str):
+    def __init__(self, lang: Language, tokenizer: str | None):
         try:
             from importlib.metadata import version
 
             from rouge_score.rouge_scorer import RougeScorer
         except ImportError:
-            raise UserError(
-                f"{place}: rouge-score is not installed; run `pip install 'sdrrl-factory[rouge]'`"
-            ) from None
-        if (tokenizer or "xlsum") not in TOKENIZERS:
-            raise UserError(f"{place}.tokenizer: unknown {tokenizer!r}; known: {' '.join(TOKENIZERS)}")
+            raise UserError("rouge-score is not installed", _INSTALL) from None
         own = (tokenizer or ("rouge-score" if lang.code == "eng" else "xlsum")) == "rouge-score"
-        words = None if own else _Words(lang, place)
+        words = None if own else _Words(lang)
         self._scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=own, tokenizer=words)
         scheme = "tok:rouge-score|stem:porter" if words is None else words.scheme
         self.signature = f"f1|{scheme}|rouge-score:{version('rouge-score')}"
@@ -61,8 +59,8 @@ class Rouge:
 class _Words:
     """rouge-score's tokenizer interface."""
 
-    def __init__(self, lang: Language, place: str):
-        self._segment, name = _segmenter(lang.code, place)
+    def __init__(self, lang: Language):
+        self._segment, name = _segmenter(lang.code)
         stemmer = _STEMMERS.get(lang.code)
         self._stem = _snowball(stemmer) if stemmer else None
         self.scheme = f"tok:xlsum-{name}|stem:{'snowball' if stemmer else 'no'}"
@@ -86,48 +84,48 @@ def _plain(char: str) -> str:
     return "" if category[0] == "C" or char == "\ufffd" else char
 
 
-def _segmenter(code: str, place: str) -> tuple[Callable[[str], list[str]], str]:
+def _segmenter(code: str) -> tuple[Callable[[str], list[str]], str]:
     """(what cuts a bare text into words, its name)."""
     if code == "jpn":
-        return _mecab(place)
+        return _mecab()
     if code == "tha":
-        return _newmm(place)
+        return _newmm()
     return pieces, "words"
 
 
 def pieces(text: str) -> list[str]:
     """Words where blanks divide them: runs of letters, runs of digits, each Han character and other sign alone."""
-    out = []
-    for word in text.split():
+    words: list[str] = []
+    for part in text.split():
         kind = ""
-        for char in word:
-            now = unicodedata.category(char)[0]
-            if kind and (now == "M" or now == kind in "LN"):
-                out[-1] += char  # a mark belongs to what it stands on
+        for char in part:
+            category = unicodedata.category(char)[0]
+            is_mark, goes_on = category == "M", category == kind and category in "LN"
+            if kind and (is_mark or goes_on):
+                words[-1] += char  # a mark belongs to what it stands on
             else:
-                out.append(char)
-                kind = now
-    return _HAN_CHARACTER.sub(r" \1 ", " ".join(out)).split()
+                words.append(char)
+                kind = category
+    return _HAN_CHARACTER.sub(r" \1 ", " ".join(words)).split()
 
 
-def _mecab(place: str) -> tuple[Callable[[str], list[str]], str]:
+def _mecab() -> tuple[Callable[[str], list[str]], str]:
     try:
         from fugashi import Tagger
 
         # fugashi takes UniDic where it is, else the small UniDic of 2013 (unidic-lite).
         tagger = Tagger("-O wakati -b 50000")
     except (ImportError, RuntimeError):
-        install = "pip install 'sdrrl-factory[rouge]'"
-        raise UserError(f"{place}: Japanese needs fugashi with a UniDic dictionary; run `{install}`") from None
+        raise UserError("Japanese needs fugashi with a UniDic dictionary", _INSTALL) from None
     lite = "unidic_lite" in tagger.dictionary_info[0]["filename"]
     return lambda text: tagger.parse(text).split(), "fugashi-unidic-lite" if lite else "fugashi-unidic"
 
 
-def _newmm(place: str) -> tuple[Callable[[str], list[str]], str]:
+def _newmm() -> tuple[Callable[[str], list[str]], str]:
     try:
         from pythainlp.tokenize import word_tokenize
     except ImportError:
-        raise UserError(f"{place}: Thai needs pythainlp; run `pip install 'sdrrl-factory[rouge]'`") from None
+        raise UserError("Thai needs pythainlp", _INSTALL) from None
     return lambda text: word_tokenize(text, engine="newmm"), "newmm"  # blanks are words of their own, as there
 
 

@@ -1,2 +1,1 @@
-"""One file a task: `read` checks the files and writes the prompts, `score` turns the answers into numbers, and `check`
-says what scoring lacks, where it needs more than the answers."""
+"""One file a benchmark: its class owns its keys, its reading, its prompt and its scores (measure/task.py)."""

@@ -1,11 +1,11 @@
 """BELEBELE (Bandarkar et al. 2023): a question on a short passage, four answers, one of them right.
 
 `mode: likelihood` (the default) takes the letter with the highest probability behind
-`P: ... Q: ... A: ... B: ... C: ... D: ... Answer:`, as plain text, letter for letter lm-evaluation-harness's. Where " A"
-to " D" are single tokens, one forward pass gives all four, and a passage with two questions is computed once. `shots: 5`
-draws the same questions in every language, from `examples` (a file of this shape) or from the file itself; questions on
-those passages are then not asked. `mode: generate` asks with the paper's instruction, in the chat format, and reads the
-first letter of the answer without brackets. Signature: `mode:likelihood|shots:0|prompt:official`.
+`P: ... Q: ... A: ... B: ... C: ... D: ... Answer:`, as plain text, letter for letter lm-evaluation-harness's. Where
+" A" to " D" are single tokens, one forward pass gives all four, and a passage with two questions is computed once.
+`shots: 5` draws the same questions in every language, from `examples` (a file of this shape) or from the file itself;
+questions on those passages are then not asked. `mode: generate` asks with the paper's instruction, in the chat format,
+and reads the first letter of the answer without brackets. Signature: `mode:likelihood|shots:0|prompt:official`.
 """
 
 import hashlib
@@ -14,13 +14,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from sdrrl_factory.models.remembered import RememberedModel
 from sdrrl_eval.measure.metrics.score import ratio
 from sdrrl_eval.measure.reading import checked_prompt, field, file_for, keep
 from sdrrl_eval.measure.task import Item, Part, Scored, Task
-from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import Language
 from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.models.remembered import RememberedModel
 from sdrrl_factory.rows import read_rows
 
 LETTERS = ("A", "B", "C", "D")

@@ -3,30 +3,40 @@
 Only comparable between checkpoints that share a tokenizer; the signature holds the number of tokens.
 """
 
-from sdrrl_eval.measure.answers import Answers
+from typing import Literal
+
 from sdrrl_eval.measure.metrics.score import token_loss
-from sdrrl_eval.measure.recipe import TaskConfig
-from sdrrl_eval.measure.tasks import flores
-from sdrrl_eval.measure.tasks.part import Item, Part
-from sdrrl_factory.languages import language
+from sdrrl_eval.measure.reading import sentences
+from sdrrl_eval.measure.task import Item, Part, Scored, Task
 from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.models.remembered import RememberedModel
 
 
-def read(task: TaskConfig, place: str) -> list[Part]:
-    """One part a language."""
-    parts = []
-    for code in task.langs:
-        lines = flores.sentences(task.path, language(code, f"{place}.langs"))
-        parts.append(
-            Part("text_loss", None, code, [Item(str(i), None, s, {"sentence": s}) for i, s in enumerate(lines, 1)])
-        )
-    return parts
+class TextLoss(Task):
+    """Cross-entropy of natural text (nats a token)."""
 
+    task: Literal["text_loss"]
+    path: str
+    """A folder like FLORES's."""
 
-def score(
-    part: Part, answers: list[Generation], lm: Answers, batch_size: int, seed: int
-) -> tuple[list[dict], list[dict]]:
-    """Nats a token, each sentence after one start token: (prediction rows, scores)."""
-    losses = lm.text_loss([item.reference for item in part.items], batch_size)
-    rows = [item.row(nats=nats, tokens=n) for item, (nats, n) in zip(part.items, losses, strict=True)]
-    return rows, [part.score("text_loss", token_loss(losses, "bos:1", seed))]
+    scores = ("text_loss",)
+
+    def without_likelihoods(self) -> str:
+        return "remove the task, or evaluate the checkpoint itself"
+
+    def read(self) -> list[Part]:
+        """One part a language."""
+        parts = []
+        for lang in self.languages():
+            lines = sentences(self.path, lang)
+            items = [Item(str(number), None, line, {"sentence": line}) for number, line in enumerate(lines, 1)]
+            parts.append(Part(self, None, lang.code, items))
+        return parts
+
+    def score(
+        self, part: Part, answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
+    ) -> Scored:
+        """Nats a token, each sentence after one start token."""
+        losses = model.text_loss(part.references, batch_size)
+        rows = [item.row(nats=nats, tokens=n) for item, (nats, n) in zip(part.items, losses, strict=True)]
+        return rows, [part.score("text_loss", token_loss(losses, "bos:1", seed))]

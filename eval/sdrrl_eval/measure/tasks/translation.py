@@ -1,5 +1,108 @@
-"""The demo's translations: FLORES-200's task with sacreBLEU's own tokenizers, which need no file, and chrF."""
+"""Translation of any line-aligned folder of FLORES-200's shape, with sacreBLEU's own tokenizers, which need no file.
 
-from sdrrl_eval.measure.tasks.flores import check, read, score
+Both directions are asked as in Table 1 of the paper. COMET is by unbabel-comet, times 100 as in Table 3.
+"""
 
-__all__ = ["check", "read", "score"]
+from collections.abc import Sequence
+from typing import Literal
+
+from sdrrl_eval.measure.metrics import comet, mt
+from sdrrl_eval.measure.reading import checked_prompt, sentences, sentences_path
+from sdrrl_eval.measure.task import Item, Part, Scored, Task
+from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.languages import Language, language
+from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.models.remembered import RememberedModel
+
+# The question of the paper's Table 1 (D_mt).
+PROMPT = "Translate the following sentence from {source} to {target}.\n{sentence}"
+Metric = Literal["bleu", "chrf", "chrf++", "comet"]
+
+
+class Translation(Task):
+    """BLEU and chrF, both directions; also chrF++ and COMET."""
+
+    task: Literal["translation"]
+    path: str
+    """A folder like FLORES's: `spa_Latn.devtest`, a sentence a line, a file a language."""
+    source_lang: str = "eng"
+    """The other language of every pair."""
+    prompt: str | None = None
+    metrics: list[Metric] = ["bleu", "chrf"]
+    comet_model: str = "Unbabel/wmt22-comet-da"
+    """A folder, a .ckpt file or a hub id."""
+
+    scores = ("bleu", "chrf", "chrf++", "comet")
+
+    def bleu_tokenizer(self) -> str | None:
+        """sacreBLEU's name of it; None: as suits the language."""
+        return None
+
+    def libraries(self) -> dict[str, str]:
+        return {"unbabel-comet": comet.version()} if "comet" in self.metrics else {}
+
+    def check(self) -> None:
+        if "comet" in self.metrics:
+            with under("comet_model"):
+                comet.scorer(self.comet_model)
+        if "bleu" in self.metrics:
+            with under("tokenizer"):
+                mt.check_tokenizer(self.bleu_tokenizer())
+
+    def read(self) -> list[Part]:
+        """Two parts a language: source_lang -> language, and back."""
+        prompt = checked_prompt(self.prompt, PROMPT, ("source", "target", "sentence"))
+        with under("source_lang"):
+            home = language(self.source_lang)
+        away = self.languages()
+        if home in away:
+            raise UserError(f"{home.code} is the source_lang itself", "remove it", key="langs")
+        home_lines = sentences(self.path, home)
+        parts = []
+        for lang in away:
+            lines = sentences(self.path, lang)
+            if len(lines) != len(home_lines):
+                one, two = sentences_path(self.path, home), sentences_path(self.path, lang)
+                raise UserError(
+                    f"{one} has {len(home_lines)} lines, {two} has {len(lines)}",
+                    "make line n of both the same sentence",
+                    key="path",
+                )
+            parts.append(self._part(prompt, home, lang, home_lines, lines))
+            parts.append(self._part(prompt, lang, home, lines, home_lines))
+        return parts
+
+    def _part(
+        self, prompt: str, source: Language, target: Language, lines: Sequence[str], references: Sequence[str]
+    ) -> Part:
+        prompt = prompt.replace("{source}", source.name).replace("{target}", target.name)
+        items = [
+            Item(str(number), prompt.format(sentence=line), reference, {"source": line})
+            for number, (line, reference) in enumerate(zip(lines, references, strict=True), 1)
+        ]
+        return Part(self, source.code, target.code, items, prompt)
+
+    def score(
+        self, part: Part, answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
+    ) -> Scored:
+        """Corpus BLEU, chrF and COMET (section 4.1); an item's line has its own chrF and COMET."""
+        outputs, references = [answer.text for answer in answers], part.references
+        rows = [
+            item.row(answer, chrf=mt.sentence_chrf(answer.text, reference))
+            for item, answer, reference in zip(part.items, answers, references, strict=True)
+        ]
+        scores = []
+        if "bleu" in self.metrics:
+            bleu = mt.bleu(outputs, references, part.target_lang, seed, self.bleu_tokenizer())
+            scores.append(part.score("bleu", bleu))
+        if "chrf" in self.metrics:
+            scores.append(part.score("chrf", mt.chrf(outputs, references, seed)))
+        if "chrf++" in self.metrics:
+            scores.append(part.score("chrf++", mt.chrf(outputs, references, seed, word_order=2)))
+        if "comet" in self.metrics:
+            sources = [item.texts["source"] for item in part.items]
+            with under("comet_model"):
+                whole, each = comet.comet(comet.scorer(self.comet_model), sources, outputs, references, seed)
+            rows = [row | {"comet": value} for row, value in zip(rows, each, strict=True)]
+            scores.append(part.score("comet", whole))
+        return rows, scores

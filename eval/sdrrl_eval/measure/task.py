@@ -1,0 +1,150 @@
+"""What a task is: its keys in the recipe, the items it reads, and how the model's answers become scores.
+
+A benchmark is one file in tasks/ with one class derived from `Task`, whose `task` is the file's name. The class's
+fields are the task's own keys, in recipes, in the schema and in the docs; its docstring says what is measured, the
+file's is the paragraph in docs/evaluation.md. The runner knows no task by name.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from sdrrl_eval.measure.metrics.score import Score
+from sdrrl_factory.errors import under
+from sdrrl_factory.languages import Language, language
+from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.models.remembered import RememberedModel
+from sdrrl_factory.recipe import Group
+
+# (an item's line in predictions/, for each item; entries of results.json)
+Scored = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+
+
+class Task(Group):
+    """An entry under `tasks`: the keys that every task takes. A key that is null is the task's own choice."""
+
+    task: str
+    """Which benchmark."""
+    path: str
+    langs: list[str] = Field(min_length=1)
+    """ISO 639-3 codes."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """The longest answer; null: as below `tasks`."""
+
+    # The scores' names, in the order in which they are given; a task that lets one choose has the key `metrics`.
+    scores: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, values: Any) -> Any:
+        return (
+            {key: value for key, value in values.items() if value is not None} if isinstance(values, dict) else values
+        )
+
+    def languages(self) -> list[Language]:
+        """Of `langs`, in their order."""
+        with under("langs"):
+            return [language(code) for code in self.langs]
+
+    def without_likelihoods(self) -> str:
+        """What to change in the recipe if the model gives no likelihoods, as a server; "" where none are needed."""
+        return ""
+
+    def libraries(self) -> dict[str, str]:
+        """Name -> version of the libraries that its numbers depend on, besides those of every evaluation."""
+        return {}
+
+    def check(self) -> None:
+        """Say before anything runs what the scores lack (a tokenizer, COMET): a `UserError` about one of the keys."""
+
+    def read(self) -> list["Part"]:
+        """A part for each language or direction, every file read and every item checked, without a model.
+
+        Raises: UserError about one of the keys, or at a line of a file.
+        """
+        raise NotImplementedError
+
+    def score(
+        self, part: "Part", answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
+    ) -> Scored:
+        """The part's predictions and scores.
+
+        Args:
+            answers: to the prompts of the part's items, in their order; none where the items have no prompt.
+            model: for what is asked of it besides answers: likelihoods.
+            seed: of the intervals.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question, sentence or text of a benchmark.
+
+    Attributes:
+        prompt: what the model is asked to answer; None where nothing is generated.
+        reference: what the answer is compared to, if anything.
+        texts: the item's own words by what they are (question, source, passage), without what the task wraps around
+            them: the overlap check looks for these.
+    """
+
+    id: str
+    prompt: str | None
+    reference: str | None
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def row(self, answer: Generation | None = None, **scores: Any) -> dict[str, Any]:
+        """The item's line in predictions/."""
+        return {
+            "id": self.id,
+            "prompt": self.prompt,
+            "output": answer.text if answer else None,
+            "reference": self.reference,
+            "finish": answer.finish if answer else None,
+            **scores,
+        }
+
+
+@dataclass(frozen=True)
+class Part:
+    """One task in one language or direction, read and checked before any model is loaded.
+
+    Attributes:
+        config: the entry under `tasks` it was read for.
+        source_lang: None where a single language is at work.
+        prompt: what the items' prompts are made by, with {holes}; "" where nothing is asked.
+        max_new_tokens: the longest answer; set by the runner.
+    """
+
+    config: Task
+    source_lang: str | None
+    target_lang: str
+    items: list[Item]
+    prompt: str = ""
+    max_new_tokens: int = 0
+
+    @property
+    def name(self) -> str:
+        """The file stem of its predictions: translation.eng-spa, instructions.spa."""
+        pair = f"{self.source_lang}-{self.target_lang}" if self.source_lang else self.target_lang
+        return f"{self.config.task}.{pair}"
+
+    @property
+    def references(self) -> list[str]:
+        """Of items that all have one."""
+        return [item.reference or "" for item in self.items]
+
+    def score(self, metric: str, score: Score, **more: Any) -> dict[str, Any]:
+        """One entry of results.json. Rounded: the digits past the fourth are the machine's, not the model's."""
+        return {
+            "task": self.config.task,
+            "metric": metric,
+            "source_lang": self.source_lang,
+            "target_lang": self.target_lang,
+            "value": round(score.value, 4),
+            "n": len(self.items),
+            "ci95": [round(bound, 4) for bound in score.ci95],
+            "signature": score.signature,
+            **more,
+        }
