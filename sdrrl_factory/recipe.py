@@ -1,11 +1,9 @@
 """Recipe YAML to a typed, checked model; every mistake is one line: file:line, key, what is wrong, what is right.
 
 `load` reads a recipe into a model made of `Group`s and tells all its mistakes at once. `read` gives the keys of one
-as LLaMA-Factory reads its own. The phrases for the mistakes ("a whole number", "small | large") are
-read off the model's JSON schema, the same that editors check a recipe against.
+as LLaMA-Factory reads its own.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
-from sdrrl_factory.errors import Mistakes, UserError
+from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import read_text
+from sdrrl_factory.mistakes import mistakes
 
 
 class Group(BaseModel):
@@ -95,7 +93,7 @@ def load(model: type[G], path: str, overrides: Sequence[str] = ()) -> Recipe[G]:
     try:
         return Recipe(model.model_validate(values), path, lines)
     except ValidationError as err:
-        raise Mistakes(_mistakes(err, values, model, recipe)) from None
+        raise mistakes(err, model, values, recipe.line, list(lines.values())) from None
 
 
 def read(path: str, overrides: Sequence[str] = ()) -> Recipe[dict[str, Any]]:
@@ -196,117 +194,3 @@ def _prefixes(key: str) -> list[str]:
     """a.b.c: a, a.b, a.b.c."""
     parts = key.split(".")
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
-
-
-# --- what pydantic finds wrong, in plain words
-
-
-def _mistakes(err: ValidationError, values: dict, model: type[Group], recipe: Recipe) -> list[UserError]:
-    """One mistake a key, in the order of the lines."""
-    schema = model.model_json_schema()
-    errors: dict[str, ErrorDetails] = {}
-    for error in err.errors(include_url=False):
-        key = _key(error, values)
-        # Of `str | list[str]` every branch has an error. The one whose type fits says more: an empty list is too short.
-        if key not in errors or errors[key]["type"].endswith("_type"):
-            errors[key] = error
-    misspelt = {key: _near(schema, key) for key, error in errors.items() if error["type"] in _UNKNOWN}
-    mistakes = []
-    for key, error in errors.items():
-        # A group or a list can only be meant as one: where something below it is wrong, that is what to mend. And what
-        # is misspelt is not missing.
-        if any(other.startswith(f"{key}.") for other in errors) or key in misspelt.values():
-            continue
-        group = key.rpartition(".")[0]
-        if error["type"] == "missing":
-            mistake = UserError(f"key {key} is missing", "add it", at=recipe.line(group))
-        elif key in misspelt:
-            near, known = misspelt[key], ", ".join(_known(schema, group))
-            fix = f"did you mean {near}?" if near else f"known keys: {known}"
-            mistake = UserError(f"unknown key {key}", fix, at=recipe.line(key))
-        else:
-            fix = f"it must be {_right(schema, key, error)}"
-            mistake = UserError(f"{key} is {error['input']!r}", fix, at=recipe.line(key))
-        mistakes.append(mistake)
-    order = list(recipe.lines.values())
-    return sorted(mistakes, key=lambda mistake: order.index(mistake.at) if mistake.at in order else -1)
-
-
-_UNKNOWN = ("extra_forbidden", "invalid_key")
-
-
-def _key(error: ErrorDetails, values: Any) -> str:
-    """pydantic's ("instructions", "list[union[str,Source]]", 0, "Source", "path") without what is no key."""
-    parts = []
-    *path, last = error["loc"]
-    for part in path:
-        if isinstance(part, int) or (isinstance(values, dict) and part in values):
-            parts.append(str(part))
-            values = values[part]
-    if error["type"] in ("missing", *_UNKNOWN) or isinstance(values, dict) and last in values or isinstance(last, int):
-        parts.append(str(last))
-    return ".".join(parts)
-
-
-def _branches(schema: dict, key: str) -> list[dict]:
-    """The schemas that a key's value may follow: one, or several for `str | list[str]`."""
-    branches = [schema]
-    for part in filter(None, key.split(".")):
-        nodes = [
-            branch.get("items") if part.isdigit() else branch.get("properties", {}).get(part) for branch in branches
-        ]
-        branches = [branch for node in nodes if node for branch in _expanded(schema, node)]
-    return branches
-
-
-def _expanded(schema: dict, node: dict) -> list[dict]:
-    if "anyOf" in node:
-        return [branch for option in node["anyOf"] for branch in _expanded(schema, option)]
-    return [schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node]
-
-
-def _known(schema: dict, group: str) -> list[str]:
-    return [name for branch in _branches(schema, group) for name in branch.get("properties", ())]
-
-
-def _near(schema: dict, key: str) -> str:
-    """The known key that is spelt most like an unknown one, if any is."""
-    group, dot, name = key.rpartition(".")
-    return next((group + dot + near for near in difflib.get_close_matches(name, _known(schema, group), n=1)), "")
-
-
-def _right(schema: dict, key: str, error: ErrorDetails) -> str:
-    """What the value of the key must be."""
-    branches = _branches(schema, key)
-    if error["type"] == "too_short":
-        return "a list that is not empty"
-    if error["type"] in ("greater_than_equal", "less_than_equal"):
-        bounds = {"minimum": "at least", "maximum": "at most"}
-        number = next(branch for branch in branches if bounds.keys() & branch.keys())
-        return " and ".join(f"{words} {number[bound]}" for bound, words in bounds.items() if bound in number)
-    choices = [str(choice) for branch in branches for choice in branch.get("enum", ())]
-    near = difflib.get_close_matches(str(error["input"]), choices, n=1)
-    phrase = _phrase(schema, branches)
-    return f"{phrase} (did you mean {near[0]}?)" if near else phrase
-
-
-def _phrase(schema: dict, branches: list[dict]) -> str:
-    """The branches in words; that null is right too goes without saying."""
-    phrases = []
-    for branch in branches:
-        if "enum" in branch:
-            phrases.append(" | ".join(map(str, branch["enum"])))
-        elif branch["type"] == "array":
-            phrases.append(f"a list of {_phrase(schema, _expanded(schema, branch['items']))}")
-        elif branch["type"] != "null":
-            phrases.append(_TYPES[branch["type"]])
-    return " or ".join(phrases)
-
-
-_TYPES = {
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "text",
-    "boolean": "true or false",
-    "object": "a group of keys",
-}

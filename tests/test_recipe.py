@@ -1,6 +1,6 @@
 import pickle
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -32,6 +32,21 @@ class Recipe(Group):
     files: str | list[str] = "a"
     cap: int | None = Field(default=None, ge=1)
     shuffle: bool = False
+
+
+class Circle(Group):
+    shape: Literal["circle"]
+    radius: float = Field(default=1.0, ge=0.0)
+
+
+class Square(Group):
+    shape: Literal["square"]
+    side: float
+    colour: Literal["red", "blue"] = "red"
+
+
+class Drawing(Group):
+    shapes: list[Annotated[Circle | Square, Field(discriminator="shape")]]
 
 
 KEYS = "name, tasks, model, files, cap, shuffle"
@@ -170,6 +185,32 @@ def test_a_list_is_no_recipe(tmp_path, text):
 def test_a_missing_recipe_is_named():
     with pytest.raises(UserError, match="^nowhere.yaml: no such file"):
         load(Recipe, "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ("shape: circel", "shapes.0.shape is 'circel'; it must be circle | square (did you mean circle?)"),
+        ("shape: 5", "shapes.0.shape is '5'; it must be circle | square"),
+        ("side: 1", "key shapes.0.shape is missing; add it"),
+        ("{shape: square, sied: 1}", "unknown key shapes.0.sied; did you mean shapes.0.side?"),
+        ("{shape: circle, side: 1}", "unknown key shapes.0.side; known keys: shape, radius"),
+        ("{shape: circle, radius: -1}", "shapes.0.radius is -1; it must be at least 0.0"),
+        ("{shape: square, side: x}", "shapes.0.side is 'x'; it must be a number"),
+        (
+            "{shape: square, side: 1, colour: bleu}",
+            "shapes.0.colour is 'bleu'; it must be red | blue (did you mean blue?)",
+        ),
+        ("shape: square", "key shapes.0.side is missing; add it"),
+        ("5", "shapes.0 is 5; it must be a group of keys"),
+    ],
+)
+def test_of_groups_that_a_key_tells_apart_the_one_that_is_meant_is_mended(tmp_path, shape, said):
+    path = tmp_path / "r.yaml"
+    path.write_text(f"shapes:\n  - {shape}\n")
+    with pytest.raises(UserError) as err:
+        load(Drawing, str(path))
+    assert str(err.value) == f"{path}:2: {said}"
 
 
 @pytest.mark.parametrize(
