@@ -25,7 +25,18 @@ _WAIT = 600  # seconds for another run's write to end; each takes milliseconds
 
 def kind_of(what: str, **settings: Any) -> str:
     """`what` was asked, under `settings` (what JSON can hold): the same text for the same settings."""
-    return f"{what} {json.dumps(settings, sort_keys=True, ensure_ascii=False)}"
+    return f"{what} {key_of(settings)}"
+
+
+def key_of(value: Any) -> str:
+    """An input (what JSON can hold) as text that people can read too: the same text for the same input."""
+    return _json(value, sort_keys=True)
+
+
+def _json(value: Any, sort_keys: bool = False) -> str:
+    text = json.dumps(value, sort_keys=sort_keys, ensure_ascii=False)
+    # Half a surrogate pair, which JSON can write and UTF-8 cannot, goes back to JSON's way of writing it.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def beside(folder: str) -> Path:
@@ -90,7 +101,7 @@ class Memory:
     def put(self, kind: str, answers: Mapping[str, Any]) -> None:
         """Keep answers, for good."""
         if answers:
-            rows = [(kind, key, json.dumps(answer, ensure_ascii=False)) for key, answer in answers.items()]
+            rows = [(kind, key, _json(answer)) for key, answer in answers.items()]
             with self._mistakes("written"), self._db:
                 self._db.executemany("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", rows)
 

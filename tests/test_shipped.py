@@ -64,8 +64,12 @@ def test_recipes_name_their_schema_and_keep_to_it(name):
         for key, value in keys.items():
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, dict):
-                    names = re.findall(r"#/\$defs/(\w+)", json.dumps(group["properties"][key]))
-                    groups.append((schema["$defs"][names[0]] | {"required": []}, child))
+                    node = group["properties"][key]
+                    # The key `task` tells whose keys an entry under `tasks` has.
+                    mapping = node.get("items", {}).get("discriminator", {}).get("mapping")
+                    node = mapping[child["task"]] if mapping else json.dumps(node)
+                    name = re.search(r"#/\$defs/(\w+)", node)[1]
+                    groups.append((schema["$defs"][name] | {"required": []}, child))
     assert len(groups) > 1
 
 
@@ -124,7 +128,7 @@ def test_export_recipes_are_known_to_llamafactorys_parser(name):
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("eval/")])
 def test_eval_recipes_are_read_and_their_keys_go_together(name):
     recipe = load(EvalConfig, str(RECIPES[name]))
-    check(recipe.config, recipe.locate)
+    check(recipe.config)
     assert recipe.config.output_dir.startswith("runs/eval/")
 
 
@@ -153,7 +157,7 @@ def test_benchmark_recipes_read_files_in_the_official_formats(name, tmp_path):
             # The model of tok:flores200 and COMET's are downloads.
             changes |= {"metrics": ["bleu", "chrf++"], "tokenizer": "13a"}
         tasks.append(task.model_copy(update=changes))
-    found = [part.name for part in plan(recipe.config.model_copy(update={"tasks": tasks}), recipe.locate)]
+    found = [part.name for part in plan(recipe.config.model_copy(update={"tasks": tasks}))]
     assert found == ["belebele.spa", "flores.eng-spa", "flores.spa-eng", "xlsum.spa", "mkqa.spa", "off_target.spa"]
 
 

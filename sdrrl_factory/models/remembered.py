@@ -3,13 +3,12 @@
 The generator, the chat translator and the evaluator all ask through it, so they share what one model has answered.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-from sdrrl_factory.memory import Memory, kind_of
+from sdrrl_factory.memory import Memory, key_of, kind_of
 from sdrrl_factory.models import checkpoint
 from sdrrl_factory.models.hub import local_folder
 from sdrrl_factory.models.lm import LM, Generation
@@ -198,16 +197,14 @@ class RememberedModel:
     ) -> list:
         """The value of each input; those that the memory does not know come from `ask`."""
         kind = kind_of(kind, **self.identity, **settings)
-        keys = [json.dumps(one, ensure_ascii=False) for one in inputs]
+        keys = [key_of(one) for one in inputs]
         distinct = dict(zip(keys, inputs, strict=True))
         values = self.memory.get(kind, distinct)
         missing = [one for key, one in distinct.items() if key not in values]
         if missing:
             with report(what, len(distinct), len(values)) as advance:
                 for batch, computed in ask(missing):
-                    fresh = {
-                        json.dumps(one, ensure_ascii=False): value for one, value in zip(batch, computed, strict=True)
-                    }
+                    fresh = {key_of(one): value for one, value in zip(batch, computed, strict=True)}
                     self.memory.put(kind, {key: value for key, value in fresh.items() if not _failed(value)})
                     values |= fresh
                     advance(len(batch))

@@ -3,17 +3,21 @@
 import json
 import os
 import random
+import shutil
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from sdrrl_eval.measure.answers import Answers
 from sdrrl_factory.cli import main
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.lm import LM, Generation
+from sdrrl_factory.models.remembered import RememberedModel
 from tests.conftest import BIN, ROOT
 
 BATCH = 2
@@ -45,12 +49,19 @@ def written(out: Path) -> dict[str, bytes]:
 
 
 def done(out: Path) -> int:
-    """Bytes of answers on disk."""
-    return sum(p.stat().st_size for p in (out / "answers").glob("*")) if (out / "answers").is_dir() else 0
+    """How many answers and losses the memory beside the output has."""
+    path = out.parent / "memory.sqlite"
+    if not path.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            return db.execute("SELECT count(*) FROM memory").fetchone()[0]
+    except sqlite3.Error:  # not a table yet
+        return 0
 
 
 def kill_at(out: Path, size: int, wait: float) -> bool:
-    """Start `sdrrl eval`, and kill it `wait` seconds after there are `size` bytes of answers; whether it was killed."""
+    """Start `sdrrl eval`, and kill it `wait` seconds after there are `size` answers; whether it was killed."""
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         ["sdrrl", "eval", "r.yaml"], cwd=out.parent, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
@@ -113,9 +124,9 @@ class Spy:
         self.loaded += 1
         return self
 
-    def generate(self, users, *rest):
+    def generate(self, users, *rest, **settings):
         self.batches.append(list(users))
-        return self.lm.generate(users, *rest)
+        return self.lm.generate(users, *rest, **settings)
 
     def text_loss(self, texts, batch_size):
         self.batches.append(list(texts))
@@ -131,19 +142,32 @@ def spy(lm):
     return Spy(lm)
 
 
-def asked(spy, folder, identity="a") -> tuple:
-    answers = Answers(folder, identity, spy)
+@pytest.fixture
+def remembered(checkpoint, tmp_path):
+    """(the model that is asked, the memory's file, its template) -> the model behind its memory."""
+    memories = []
+
+    def make(load, file="memory.sqlite", template=None, **keys) -> RememberedModel:
+        memories.append(Memory(tmp_path / file))
+        return RememberedModel(memories[-1], checkpoint, template, load=load, **keys)
+
+    yield make
+    for memory in memories:
+        memory.close()
+
+
+def asked(model: RememberedModel) -> tuple:
     pairs = [(user, user[::-1]) for user in USERS]
     return (
-        answers.generate(USERS, 12, BATCH),
-        answers.text_loss(USERS, BATCH),
-        answers.answer_loss(pairs, BATCH),
-        answers.facts(),
+        model.generate(USERS, 12, BATCH),
+        model.text_loss(USERS, BATCH),
+        model.answer_loss(pairs, BATCH),
+        model.facts(),
     )
 
 
-def test_answers_are_the_models(spy, lm, tmp_path):
-    answers, texts, losses, facts = asked(spy, tmp_path)
+def test_answers_are_the_models(spy, lm, remembered):
+    answers, texts, losses, facts = asked(remembered(spy))
     assert answers == lm.generate(USERS, 12, 1)
     for got, expected in [(texts, lm.text_loss(USERS, 1)), (losses, lm.answer_loss([(u, u[::-1]) for u in USERS], 1))]:
         assert [n for _, n in got] == [n for _, n in expected]
@@ -155,56 +179,97 @@ def test_answers_are_the_models(spy, lm, tmp_path):
     }
 
 
-def test_nothing_is_asked_twice_and_the_model_not_loaded(spy, tmp_path):
-    first = asked(spy, tmp_path)
+def test_nothing_is_asked_twice_and_the_model_not_loaded(spy, remembered):
+    first = asked(remembered(spy))
     assert [len(b) for b in spy.batches] == [2, 2, 2] * 3  # 6 distinct inputs, thrice
     again = Spy(spy.lm)
-    assert asked(again, tmp_path) == first
+    assert asked(remembered(again)) == first
     assert again.batches == [] and again.loaded == 0
 
 
-def test_another_model_or_limit_is_asked_anew(spy, tmp_path):
-    asked(spy, tmp_path)
+def test_another_model_or_limit_is_asked_anew(spy, remembered):
+    asked(remembered(spy))
     before = len(spy.batches)
-    asked(spy, tmp_path, "b")
+    asked(remembered(spy, template="smollm2"))
     assert len(spy.batches) == 2 * before
-    Answers(tmp_path, "a", spy).generate(USERS, 13, BATCH)
+    remembered(spy).generate(USERS, 13, BATCH)
     assert len(spy.batches) == 2 * before + 3
 
 
-def test_cut_off_anywhere_it_goes_on_with_the_same_batches(spy, tmp_path):
-    (tmp_path / "whole").mkdir()
-    first = asked(spy, tmp_path / "whole")
-    [whole] = (tmp_path / "whole").iterdir()
-    raw, batches = whole.read_bytes(), spy.batches
-    assert raw.count(b"\n") == len(batches)  # and the facts
-    cuts = random.Random(1).sample(range(len(raw)), 12) + [raw.index(b"\n"), raw.index(b"\n") + 1, len(raw)]
-    for k, cut in enumerate(cuts):
-        path = tmp_path / str(k) / whole.name
-        path.parent.mkdir()
-        path.write_bytes(raw[:cut])
+def test_a_draw_is_another_answer_than_the_greedy_one(spy, lm, remembered):
+    """Each seed and temperature is an answer of its own; at temperature 0 seeds are of no account."""
+    seeds = list(range(len(USERS)))
+    drawn = remembered(spy).generate(USERS, 12, BATCH, 1.0, seeds)
+    assert drawn == lm.generate(USERS, 12, 4, 1.0, seeds=seeds)
+    assert remembered(spy).generate(USERS, 12, BATCH, 1.0, seeds[::-1]) != drawn
+    greedy = remembered(spy).generate(USERS, 12, BATCH, 0.0, seeds)
+    before = len(spy.batches)
+    assert remembered(spy).generate(USERS, 12, BATCH, 0.0, seeds[::-1]) == greedy
+    assert remembered(spy).generate(USERS, 12, BATCH, 1.0, seeds) == drawn and len(spy.batches) == before
+
+
+def test_a_system_prompt_is_part_of_the_question(spy, lm, remembered):
+    assert remembered(spy).generate(["Hola."], 8, 1, systems=["Uno."]) == lm.generate(["Hola."], 8, 1, systems=["Uno."])
+    assert remembered(spy).generate(["Hola."], 8, 1) == lm.generate(["Hola."], 8, 1)
+    assert len(spy.batches) == 2
+
+
+def test_the_same_files_under_another_path_are_the_same_model(spy, remembered, checkpoint, tmp_path):
+    remembered(spy).generate(USERS, 12, BATCH)
+    shutil.copytree(checkpoint, tmp_path / "copy")
+    moved = RememberedModel(Memory(tmp_path / "memory.sqlite"), str(tmp_path / "copy"), load=spy)
+    before = len(spy.batches)
+    moved.generate(USERS, 12, BATCH)
+    assert len(spy.batches) == before
+    with (tmp_path / "copy/model.safetensors").open("r+b") as f:  # a weight in the middle of the file
+        f.seek(f.seek(0, 2) // 2)
+        f.write(b"\1")
+    changed = RememberedModel(Memory(tmp_path / "memory.sqlite"), str(tmp_path / "copy"), load=spy)
+    changed.generate(USERS, 12, BATCH)
+    assert len(spy.batches) > before
+
+
+class Killed(Memory):
+    """A memory whose process ends after so many batches are kept."""
+
+    def __init__(self, path: Path, batches: int):
+        super().__init__(path)
+        self.left = batches
+
+    def put(self, kind, answers):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        super().put(kind, answers)
+
+
+def test_killed_anywhere_it_goes_on_with_the_same_batches(spy, checkpoint, tmp_path, remembered):
+    first, batches = asked(remembered(spy, "whole.sqlite")), spy.batches
+    for kept in (0, 1, 4, 8, len(batches)):  # the last one is that of the facts
+        memory = Killed(tmp_path / f"{kept}.sqlite", kept)
+        with pytest.raises(KeyboardInterrupt):
+            asked(RememberedModel(memory, checkpoint, load=Spy(spy.lm)))
+        memory.close()
         rest = Spy(spy.lm)
-        assert asked(rest, path.parent) == first
-        kept = len(raw[:cut].split(b"\n")) - (cut < len(raw) and raw[cut : cut + 1] != b"\n")
+        assert asked(remembered(rest, f"{kept}.sqlite")) == first
         assert rest.batches == batches[kept:]
-        assert asked(Spy(spy.lm), path.parent) == first
 
 
-def test_spoilt_lines_are_passed_over(spy, tmp_path):
-    first = asked(spy, tmp_path)
-    [path] = tmp_path.iterdir()
-    path.write_bytes(b"\xff\xfe\n3\n[1]\n\n" + path.read_bytes() + b"\nnull")
-    again = Spy(spy.lm)
-    assert asked(again, tmp_path) == first and again.batches == []
+def test_a_file_that_is_no_memory_is_one_line(spy, tmp_path, remembered):
+    (tmp_path / "memory.sqlite").write_bytes(b"\xff\xfe\n3\n[1]" * 99)
+    with pytest.raises(UserError, match="memory.sqlite: no memory of answers .file is not a database.; move the file"):
+        remembered(spy).generate(USERS, 4, BATCH)
 
 
 class FakeServer:
     """Answers in another order than asked; at the prompt "end" it breaks down."""
 
+    base_url = "http://localhost/v1"
+
     def __init__(self, failing=()):
         self.failing, self.asked = failing, []
 
-    def stream(self, conversations, max_tokens, temperature):
+    def stream(self, conversations, max_tokens, temperature, seeds):
         for i, [turn] in sorted(enumerate(conversations), key=lambda pair: pair[0] % 2):
             user = turn["content"]
             if user == "end":
@@ -213,30 +278,35 @@ class FakeServer:
             yield i, Generation("", "error: 500") if user in self.failing else Generation(f"<{user}>", "stop")
 
 
+def served(folder: Path, server: FakeServer) -> RememberedModel:
+    return RememberedModel(Memory(folder / "memory.sqlite"), "x", server=server)
+
+
 def test_what_a_server_failed_at_is_asked_again(tmp_path):
     first, then = FakeServer(failing=["b"]), FakeServer()
     users = ["a", "b", "c", "a"]
-    a, b, c, _ = Answers(tmp_path, "x", None, first).generate(users, 4, 2)
+    a, b, c, _ = served(tmp_path, first).generate(users, 4, 2)
     assert [a.text, b, c.text] == ["<a>", Generation("", "error: 500"), "<c>"] and sorted(first.asked) == [
         "a",
         "b",
         "c",
     ]
-    assert [g.text for g in Answers(tmp_path, "x", None, then).generate(users, 4, 2)] == ["<a>", "<b>", "<c>", "<a>"]
+    assert [g.text for g in served(tmp_path, then).generate(users, 4, 2)] == ["<a>", "<b>", "<c>", "<a>"]
     assert then.asked == ["b"]
 
 
 def test_each_answer_of_a_server_is_kept_as_it_comes(tmp_path):
     with pytest.raises(UserError, match="the server is gone"):
-        Answers(tmp_path, "x", None, FakeServer()).generate(["a", "end", "c", "d", "e"], 4, 2)
+        served(tmp_path, FakeServer()).generate(["a", "end", "c", "d", "e"], 4, 2)
     later = FakeServer()
-    found = Answers(tmp_path, "x", None, later).generate(["a", "c", "d", "e"], 4, 2)
+    found = served(tmp_path, later).generate(["a", "c", "d", "e"], 4, 2)
     assert [g.text for g in found] == ["<a>", "<c>", "<d>", "<e>"]
     # The places 0, 2 and 4 came before it broke down.
     assert later.asked == ["d"]
 
 
-def test_answers_that_cannot_be_written_are_one_line(spy, tmp_path):
-    answers = Answers(tmp_path / "no" / "folder", "a", spy)
-    with pytest.raises(UserError, match="cannot be written .No such file or directory.; make room"):
-        answers.generate(USERS, 4, BATCH)
+def test_answers_that_cannot_be_written_are_one_line(spy, remembered):
+    model = remembered(spy)
+    model.memory._db.execute("PRAGMA max_page_count=2")  # a full disk
+    with pytest.raises(UserError, match="cannot be written .database or disk is full.; make room"):
+        model.text_loss([f"{user} {n}" * 20 for user in USERS for n in range(5)], BATCH)

@@ -100,7 +100,7 @@ def serve(monkeypatch):
 
 
 def client(url, **settings):
-    base = dict(api_key_env="THE_KEY", concurrency=2, timeout=5.0, retries=3, place="r.yaml:7: generator.base_url")
+    base = dict(api_key_env="THE_KEY", concurrency=2, timeout=5.0, retries=3)
     return Server(url, "some-model", **base | settings)
 
 
@@ -253,7 +253,7 @@ HTML = "<html>\n<body>gone</body></html>", {"Content-Type": "text/html"}
 @pytest.mark.parametrize("n", [1, 6])
 def test_a_server_that_is_no_good_is_one_line(serve, answer, expected, n):
     url = serve(lambda request, n: answer).url if answer else f"http://127.0.0.1:{closed_port()}/v1"
-    with pytest.raises(UserError, match=f"^r.yaml:7: generator.base_url: no answer from {url} .{expected}") as caught:
+    with pytest.raises(UserError, match=f"^base_url: no answer from {url} .{expected}") as caught:
         client(url, timeout=0.2 if answer == "hang" else 5).chat(users(*"abcdef"[:n]), 9, 0.0)
     assert "\n" not in str(caught.value) and KEY not in str(caught.value) and "html" not in str(caught.value)
 
@@ -284,7 +284,7 @@ def test_a_stop_does_not_wait_for_silent_requests(serve):
 
 @pytest.mark.parametrize("url", ["", "localhost:8000/v1", "ftp://a/v1", "http:///v1", "http://a:b/v1", "http://a\n/v1"])
 def test_an_address_that_is_none(url):
-    with pytest.raises(UserError, match="^r.yaml:7: generator.base_url: .* is no address of a server; write") as caught:
+    with pytest.raises(UserError, match="^base_url: .* is no address of a server; write") as caught:
         client(url)
     assert "\n" not in str(caught.value)
 
@@ -308,7 +308,7 @@ def test_without_the_package(monkeypatch):
 def test_nothing_heavy_is_imported_before_the_first_request():
     code = (
         "import sys; from sdrrl_factory.models.server import Server\n"
-        "Server('http://a/v1', 'm', api_key_env='K', concurrency=1, timeout=1, retries=0, place='p')\n"
+        "Server('http://a/v1', 'm', api_key_env='K', concurrency=1, timeout=1, retries=0)\n"
         "print({'openai', 'torch', 'httpx'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
@@ -346,7 +346,7 @@ def llamafactory_api(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_llamafactorys_own_server_says_what_the_model_says_in_process(llamafactory_api, tiny):
+def test_llamafactorys_own_server_says_what_the_model_says_in_process(llamafactory_api, tiny, memory):
     """Greedy answers, through HTTP and one by one there, in one left-padded batch here."""
     config = Generator(
         backend="server", base_url=llamafactory_api, model="tiny", max_new_tokens=12, concurrency=3, retries=2
@@ -359,7 +359,7 @@ def test_llamafactorys_own_server_says_what_the_model_says_in_process(llamafacto
         "system": systems,
         "answer_origin": list("GGGGD"),
     }
-    out = ServerGenerator(config, 1, str)(batch)
+    out = ServerGenerator(config, 1, memory)(batch)
     lm = LM(str(tiny), template="smollm2")
     asked = ["Hola.", "¿Qué hora es?\nEn Madrid.", "Cuenta hasta diez.", "Sol\ny luna"]
     expected = lm.generate(asked, 12, 4, systems=systems[:4])
@@ -368,9 +368,9 @@ def test_llamafactorys_own_server_says_what_the_model_says_in_process(llamafacto
     assert len(set(out["response"])) > 2
 
     keys = dict(backend="chat", max_new_tokens=40, retries=2)
-    here = Chat(Translator(model=str(tiny), template="smollm2", **keys), str)
-    there = Chat(Translator(model="tiny", base_url=llamafactory_api, **keys), str)
+    here = Chat(Translator(model=str(tiny), template="smollm2", **keys), memory)
+    there = Chat(Translator(model="tiny", base_url=llamafactory_api, **keys), memory)
     segments = [f"Tengo {n} años." for n in range(6)]
     assert there.translate(segments, "spa", "eng") == here.translate(segments, "spa", "eng")
-    draws = there._server.chat(users("Hola."), 12, 1.0, seeds=[3])
+    draws = there._model._server.chat(users("Hola."), 12, 1.0, seeds=[3])
     assert draws[0].finish in ("stop", "length")
