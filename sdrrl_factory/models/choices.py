@@ -35,7 +35,7 @@ def encode(
     return heads, [[ids[len(head) :] for ids in whole[i * n : i * n + n]] for i, head in enumerate(heads)]
 
 
-def groups(rows: Sequence[Sequence[int]]) -> tuple[int, list[Group]]:
+def groups(rows: Sequence[list[int]]) -> tuple[int, list[Group]]:
     """Which rows to compute together: (how many tokens all have in common, the groups).
 
     Every row keeps at least one token of its own. A row by itself has only what all have in common.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import IO
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import sha256
@@ -144,7 +145,7 @@ class _Worker:
     """A running comet_worker.py: killed with this object, and it ends by itself when this process dies."""
 
     def __init__(self, python: str):
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
         # Neither may import what lies beside the worker: comet.py would be taken for unbabel-comet's `comet`. The
         # other environment's Python takes no packages from PYTHONPATH either.
         isolated = "-P" if python == sys.executable else "-I"
@@ -155,14 +156,16 @@ class _Worker:
             stderr=self._errors,
             encoding="utf-8",
         )
-        weakref.finalize(self, _kill, self._process)
+        assert self._process.stdin and self._process.stdout
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        weakref.finalize(self, _kill, self._process, self._requests, self._answers)
 
     def ask(self, request: dict) -> dict:
         line = ""
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            self._requests.write(json.dumps(request) + "\n")
+            self._requests.flush()
+            line = self._answers.readline()
         except BrokenPipeError:
             pass
         finally:
@@ -186,12 +189,12 @@ def _worker(python: str) -> _Worker:
     return _Worker(python)
 
 
-def _kill(process: subprocess.Popen) -> None:
+def _kill(process: subprocess.Popen, requests: IO[str], answers: IO[str]) -> None:
     process.kill()
     process.wait()
-    process.stdout.close()
+    answers.close()
     with suppress(BrokenPipeError):  # a request that was never read
-        process.stdin.close()
+        requests.close()
 
 
 def _local_checkpoint(model: str) -> Path | None:

@@ -23,13 +23,15 @@ def install_comet(python: str | None = None) -> Path:
     folder = environment()
     made = (folder / "pyvenv.cfg").is_file()
     if not made and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is not an environment of Python's; empty it, or name another in SDRRL_COMET_ENV")
+        raise UserError(f"{folder} is not an environment of Python's", "empty it, or name another in SDRRL_COMET_ENV")
     beside = Path(sys.executable).with_name("uv")
     uv = str(beside) if beside.is_file() else shutil.which("uv")
     if python is None:
         fits = sys.version_info[:2] <= _NEWEST
         if not fits and not uv and not made:
-            raise UserError("COMET needs a Python up to 3.12; install uv, or name one: `sdrrl install comet --python`")
+            raise UserError(
+                "COMET needs a Python up to 3.12", "install uv, or name one: `sdrrl install comet --python`"
+            )
         python = sys.executable if fits else ".".join(map(str, _NEWEST))
     print(f"installing unbabel-comet {VERSION} into {folder}; with torch that is some gigabytes", flush=True)
     # An environment that uv made has no pip; venv completes it where uv is no longer at hand.
@@ -40,7 +42,7 @@ def install_comet(python: str | None = None) -> Path:
     _run([*pip, "-c", str(_PINS), *_PACKAGES])
     _run([inside, "-I", "-c", "import comet"])
     if installation() is None:
-        raise UserError(f"{folder} has no unbabel-comet after its installation; remove the folder and install again")
+        raise UserError(f"{folder} has no unbabel-comet after its installation", "remove the folder and install again")
     return folder
 
 
@@ -48,7 +50,9 @@ def _run(command: list[str]) -> None:
     try:
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     except OSError as err:
-        raise UserError(f"{command[0]}: cannot be run ({err.strerror}); name another Python with --python") from None
+        what = f"{command[0]}: cannot be run ({err.strerror})"
+        raise UserError(what, "name another Python with --python") from None
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise UserError(f"`{' '.join(command[:4])} ...` failed ({why.strip()}); mend that and install again")
+        what = f"`{' '.join(command[:4])} ...` failed ({why.strip()})"
+        raise UserError(what, "mend that and install again")

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import warnings
+from typing import Any
 
 
 def main() -> None:
@@ -48,11 +49,12 @@ def read(requests: queue.Queue) -> None:
     os._exit(0)
 
 
-def load(path: str):
+def load(path: str) -> Any:
     import torch
     from comet import load_from_checkpoint
     from transformers.utils import logging as transformers_logging
 
+    # Lightning (2) and COMET (2.2.7) tell of checkpoints and upgrades; nobody here can act on it.
     for name in ("pytorch_lightning", "lightning_fabric", "comet"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()
@@ -65,11 +67,11 @@ def load(path: str):
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def describe(model) -> dict:
+def describe(model: Any) -> dict[str, bool]:
     return {"references": bool(model.requires_references() or "ref" in model.hparams.get("input_segments", []))}
 
 
-def score(model, rows: list[dict]) -> list[float]:
+def score(model: Any, rows: list[dict[str, str]]) -> list[float]:
     """What the model's own `predict` gives, without a Trainer for each batch."""
     import torch
 
@@ -79,7 +81,7 @@ def score(model, rows: list[dict]) -> list[float]:
         return model.predict_step(batch)["scores"].float().tolist()
 
 
-def failure(err: Exception) -> dict:
+def failure(err: Exception) -> dict[str, str]:
     import torch
 
     kind = "other"

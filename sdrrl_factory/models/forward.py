@@ -73,9 +73,9 @@ def base_model(model: Any) -> Any:
 
 
 def _arguments(model: Any) -> set[str]:
-    return _parameters(type(base_model(model)))
+    return _parameters(base_model(model).__class__)
 
 
 @functools.cache  # asked at every token
-def _parameters(model_class: type) -> set[str]:
+def _parameters(model_class: Any) -> set[str]:
     return set(inspect.signature(model_class.forward).parameters)
