@@ -1,9 +1,14 @@
 """Tiny files in the official shapes."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from sdrrl_eval.measure.recipe import EvalConfig
+from sdrrl_eval.measure.task import Task
+from sdrrl_factory.recipe import load
 
 ENGLISH = ["The river is wide and deep near the old town.", "She bought three red apples.", "Nobody knew the answer."]
 SPANISH = [
@@ -11,6 +16,14 @@ SPANISH = [
     "Ella compró tres manzanas rojas.",
     "Nadie sabía la respuesta.",
 ]
+
+
+def task_of(**keys) -> Task:
+    """The task that these keys of an entry under `tasks` make, read as `sdrrl eval` reads a recipe."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as f:
+        json.dump({"model": "m", "output_dir": "o", "tasks": [keys]}, f)
+        f.flush()
+        return load(EvalConfig, f.name).config.tasks[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,18 @@
 import json
 import random
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sdrrl_eval.measure.answers import Answers
-from sdrrl_eval.measure.recipe import TaskConfig
+from sdrrl_eval.measure.task import Task
 from sdrrl_eval.measure.tasks import belebele
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.choices import NextToken, encode, groups
 from sdrrl_factory.models.lm import LM, Generation
+from sdrrl_factory.models.remembered import RememberedModel
+from tests.eval.conftest import task_of
 
 DATA = Path(__file__).parents[1] / "data/belebele"
 CHOICES = [" A", " B", " C", " D"]
@@ -43,13 +44,17 @@ def one_by_one(exact, tokenizer, prompt: str, choices: list[str]) -> list[float]
     return out
 
 
-def task(**keys) -> TaskConfig:
-    return TaskConfig(task="belebele", path=str(DATA), langs=["spa"], **keys)
+def task(**keys) -> Task:
+    return task_of(**{"task": "belebele", "path": str(DATA), "langs": ["spa"]} | keys)
 
 
 def part_of(**keys):
-    config = task(**keys)
-    return replace(belebele.read(config, "r.yaml:3: tasks.0")[0], config=config, place="r.yaml:3: tasks.0")
+    return task(**keys).read()[0]
+
+
+def remembered(folder: Path, load) -> RememberedModel:
+    # A folder, so that its identity needs no hub.
+    return RememberedModel(Memory(folder / "memory.sqlite"), str(folder), load=load)
 
 
 def random_prompts(seed: int, start: str = "") -> list[str]:
@@ -153,8 +158,8 @@ def test_nan_weights_are_one_line(tiny):
 
 def test_the_likelihood_task(lm, exact, tmp_path):
     part = part_of()
-    answers = Answers(tmp_path, "some model", lambda: lm)
-    rows, [score] = belebele.score(part, [], answers, 4, 42)
+    answers = remembered(tmp_path, lambda: lm)
+    rows, [score] = part.config.score(part, [], answers, 4, 42)
     assert len(rows) == len(part.items) == 6 and all(item.prompt is None for item in part.items)
     first = rows[0]
     assert first["prompt"] == (
@@ -172,13 +177,13 @@ def test_the_likelihood_task(lm, exact, tmp_path):
     assert (score["metric"], score["n"]) == ("accuracy", 6) and score["ci95"][0] <= score["value"] <= score["ci95"][1]
     assert score["signature"] == "mode:likelihood|shots:0|prompt:official"
     # Once computed, it is read back: no model is asked.
-    again = Answers(tmp_path, "some model", lambda: pytest.fail("the model was loaded"))
-    assert belebele.score(part, [], again, 4, 42)[0] == rows
+    again = remembered(tmp_path, lambda: pytest.fail("the model was loaded"))
+    assert part.config.score(part, [], again, 4, 42)[0] == rows
 
 
 def test_examples_are_drawn_once_and_not_asked(lm, tmp_path):
     part = part_of(shots=2)
-    rows, [score] = belebele.score(part, [], Answers(tmp_path, "some model", lambda: lm), 4, 42)
+    rows, [score] = part.config.score(part, [], remembered(tmp_path, lambda: lm), 4, 42)
     heads = {re.split(r"(?<=Answer: [ABCD]\n\n)(?=P: )", row["prompt"])[0] for row in rows}
     assert len(heads) == 1 and all(row["prompt"].count("Answer:") == 3 for row in rows)
     shown = re.findall(r"P: (.*)", rows[0]["prompt"])[:2]
@@ -187,7 +192,7 @@ def test_examples_are_drawn_once_and_not_asked(lm, tmp_path):
     other = part_of(shots=2, examples=str(DATA / "eng_Latn.jsonl"))
     assert len(other.items) == 6 and "The vet said" in other.prompt
     # The same questions in every language: the draw is by link and number.
-    own = belebele.read(task(shots=1).model_copy(update={"langs": ["eng", "spa"]}), "p")
+    own = task(shots=1, langs=["eng", "spa"]).read()
     assert [part.items[0].id for part in own][0] == [part.items[0].id for part in own][1]
 
 
@@ -197,7 +202,7 @@ def test_braces_in_an_example_stay(tmp_path):
     for row in rows:
         row["question"] += " {A} {x}"
     (tmp_path / "spa_Latn.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    [part] = belebele.read(TaskConfig(task="belebele", path=str(tmp_path), langs=["spa"], shots=1), "p")
+    [part] = task(path=str(tmp_path), shots=1).read()
     assert part.prompt.format_map(part.items[0].texts).count("{A} {x}") == 2
 
 
@@ -207,7 +212,7 @@ def test_braces_in_an_example_stay(tmp_path):
      ("Because", "B"), ("b", "b"), ("Respuesta: A", "R")],
 )  # fmt: skip
 def test_a_written_answer_is_parsed_as_in_the_papers_repository(answer, letter):
-    assert belebele.letter(answer) == letter
+    assert belebele.written_letter(answer) == letter
 
 
 def test_the_generative_task(tmp_path):
@@ -215,7 +220,7 @@ def test_the_generative_task(tmp_path):
     assert part.items[0].prompt.startswith("Given the following passage, query, and answer choices, output the letter")
     assert part.items[0].prompt.endswith("\n(D) Nunca\n###\nAnswer:\n")
     answers = [Generation(text, "stop") for text in ["(B)", "A", "", "The correct answer is C", "x", "D"]]
-    rows, [score] = belebele.score(part, answers, None, 4, 42)
+    rows, [score] = part.config.score(part, answers, None, 4, 42)
     gold = [item.reference for item in part.items]
     right = [a == b for a, b in zip(["B", "A", "", "C", "x", "D"], gold, strict=True)]
     assert [row["accuracy"] for row in rows] == right and rows[0]["output"] == "(B)"
@@ -239,22 +244,22 @@ ROW = {
         (spoiled(ROW, mc_answer3=None), {}, r"spa_Latn.jsonl:1: mc_answer3 is missing or empty; fetch"),
         (spoiled(ROW, flores_passage=" "), {}, r"spa_Latn.jsonl:1: flores_passage is missing or empty"),
         (spoiled(ROW, correct_answer_num="5"), {}, r"spa_Latn.jsonl:1: correct_answer_num is 5, not 1 to 4"),
-        (spoiled(ROW) + "\n" + spoiled(ROW), {}, r"spa_Latn.jsonl:2: a 1 stands twice"),
+        (spoiled(ROW) + "\n" + spoiled(ROW), {}, r"spa_Latn.jsonl:2: link and question_number 'a 1' stands twice"),
         ("", {}, r"spa_Latn.jsonl: 0 questions"),
         ("{", {}, r"spa_Latn.jsonl:1: not JSON"),
         ("ñ".encode("latin-1"), {}, r"spa_Latn.jsonl:1: not UTF-8"),
         (None, {}, r"spa_Latn.jsonl: no such file"),
         (spoiled(ROW), {"shots": 5}, r"tasks.0.shots: .* has too few questions for 5 examples"),
-        (spoiled(ROW), {"mode": "guess"}, r"tasks.0.mode: 'guess' is neither likelihood nor generate"),
+        (spoiled(ROW), {"mode": "guess"}, r"tasks.0.mode is 'guess'; it must be likelihood \| generate$"),
         (spoiled(ROW), {"mode": "generate", "shots": 1}, r"tasks.0.shots: examples are for mode likelihood"),
         (spoiled(ROW), {"prompt": "P: {text} {D}"}, r"tasks.0.prompt: .*a hole that is none of \{passage\}"),
         (spoiled(ROW), {"prompt": "P: {passage}"}, r"tasks.0.prompt: .*lacks \{D\}"),
-        (spoiled(ROW), {"metrics": ["acc"]}, r"tasks.0.metrics: belebele has no metric 'acc'"),
+        (spoiled(ROW), {"metrics": ["acc"]}, r"tasks.0.metrics.0 is 'acc'; it must be accuracy"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, raw, keys, expected):
     if raw is not None:
         (tmp_path / "spa_Latn.jsonl").write_bytes(raw if isinstance(raw, bytes) else raw.encode())
-    with pytest.raises(UserError, match=expected) as caught:
-        belebele.read(TaskConfig(task="belebele", path=str(tmp_path), langs=["spa"], **keys), "r.yaml:3: tasks.0")
+    with pytest.raises(UserError, match=expected) as caught, under("tasks.0"):
+        task(path=str(tmp_path), **keys).read()
     assert "\n" not in str(caught.value)

@@ -7,10 +7,11 @@ import pytest
 
 from sdrrl_eval.measure import runner
 from sdrrl_eval.measure.metrics import comet
-from sdrrl_eval.measure.recipe import EvalConfig, TaskConfig
+from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models.comet import installation
 from tests.conftest import command
+from tests.eval.conftest import task_of
 from tests.kiwi import predict
 
 needs_comet = pytest.mark.skipif(installation() is None, reason="needs COMET: sdrrl install comet")
@@ -22,7 +23,7 @@ def model(comet_models) -> Path:
 
 
 def recipe(files: Path, checkpoint: str, **keys) -> EvalConfig:
-    task = TaskConfig(task="translation", path=str(files / "flores"), langs=["spa"], max_new_tokens=12, **keys)
+    task = task_of(task="translation", path=str(files / "flores"), langs=["spa"], max_new_tokens=12, **keys)
     return EvalConfig(model=checkpoint, tasks=[task], output_dir=str(files / "out"), batch_size=2)
 
 

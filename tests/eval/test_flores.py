@@ -2,50 +2,49 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sdrrl_eval.measure.metrics import mt
-from sdrrl_eval.measure.recipe import TaskConfig
-from sdrrl_eval.measure.tasks import flores, translation
+from sdrrl_eval.measure.reading import sentences_path
+from sdrrl_eval.measure.task import Task
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.models.lm import Generation
+from tests.eval.conftest import task_of
 
 DATA = Path(__file__).parents[1] / "data/flores"
 
 
-def task(**keys) -> TaskConfig:
-    return TaskConfig(**{"task": "flores", "path": str(DATA), "langs": ["spa"], "tokenizer": "13a"} | keys)
+def task(**keys) -> Task:
+    return task_of(**{"task": "flores", "path": str(DATA), "langs": ["spa"], "tokenizer": "13a"} | keys)
 
 
 def test_both_directions_of_the_release():
-    there, back = flores.read(task(), "p")
+    there, back = task().read()
     assert (there.name, back.name) == ("flores.eng-spa", "flores.spa-eng")
     assert there.items[1].prompt == (
         "Translate the following sentence from English to Spanish.\nShe bought three red apples."
     )
     assert back.items[1].prompt.startswith("Translate the following sentence from Spanish to English.\nElla")
     assert there.items[1].reference == back.items[1].texts["source"] == "Ella compró tres manzanas rojas."
-    [own, _] = flores.read(task(prompt="{source}: {sentence}\n{target}:"), "p")
+    [own, _] = task(prompt="{source}: {sentence}\n{target}:").read()
     assert own.items[2].prompt == "English: Nobody knew the answer.\nSpanish:"
 
 
 def test_dev_files_lie_in_a_folder_named_dev(tmp_path):
     spanish = LANGUAGES["spa"]
-    assert flores.path_of(str(DATA), spanish) == DATA / "devtest/spa_Latn.devtest"
-    assert flores.path_of(str(DATA / "devtest"), spanish) == DATA / "devtest/spa_Latn.devtest"
-    assert flores.path_of(str(tmp_path / "dev"), spanish).name == "spa_Latn.dev"
-    assert flores.path_of(str(tmp_path), spanish).name == "spa_Latn.devtest"
+    assert sentences_path(str(DATA), spanish) == DATA / "devtest/spa_Latn.devtest"
+    assert sentences_path(str(DATA / "devtest"), spanish) == DATA / "devtest/spa_Latn.devtest"
+    assert sentences_path(str(tmp_path / "dev"), spanish).name == "spa_Latn.dev"
+    assert sentences_path(str(tmp_path), spanish).name == "spa_Latn.devtest"
 
 
 def test_scores_are_the_sacrebleu_commands(tmp_path):
-    config = task()
-    part = replace(flores.read(config, "p")[0], config=config, place="p")
+    part = task().read()[0]
     outputs = ["El río es muy ancho cerca de la ciudad.", "Ella compró tres manzanas.", "Nadie sabía la respuesta."]
-    rows, scores = flores.score(part, [Generation(text, "stop") for text in outputs], None, 2, 42)
+    rows, scores = part.config.score(part, [Generation(text, "stop") for text in outputs], None, 2, 42)
     by_metric = {s["metric"]: s for s in scores}
     assert list(by_metric) == ["bleu", "chrf++"] and rows[2]["chrf"] == 100
     (tmp_path / "out").write_text("\n".join(outputs) + "\n", encoding="utf-8")
@@ -58,10 +57,9 @@ def test_scores_are_the_sacrebleu_commands(tmp_path):
 
 
 def test_the_demos_task_is_the_same_with_13a_and_chrf():
-    config = task(task="translation", tokenizer=None)
-    part = replace(translation.read(config, "p")[0], config=config, place="p")
+    part = task(task="translation", tokenizer=None).read()[0]
     assert part.name == "translation.eng-spa"
-    _, scores = translation.score(part, [Generation(i.reference, "stop") for i in part.items], None, 2, 42)
+    _, scores = part.config.score(part, [Generation(i.reference, "stop") for i in part.items], None, 2, 42)
     assert [s["metric"] for s in scores] == ["bleu", "chrf"] and "tok:13a" in scores[0]["signature"]
 
 
@@ -75,7 +73,7 @@ def test_the_papers_signature_with_the_flores200_model(tmp_path):
     )
     (tmp_path / "m.model").rename(tmp_path / "models/flores200sacrebleuspm")
     code = (
-        "from sdrrl_eval.measure.metrics import mt\nmt.check_tokenizer('flores200', 'p')\n"
+        "from sdrrl_eval.measure.metrics import mt\nmt.check_tokenizer('flores200')\n"
         "print(mt.bleu(['El río es ancho.'], ['El río es ancho.'], 'spa', 1, 'flores200').signature)"
     )
     environment = os.environ | {"SACREBLEU": str(tmp_path)}
@@ -92,26 +90,26 @@ def test_without_the_flores200_model_it_is_one_line_and_nothing_is_fetched(tmp_p
         (tmp_path / "models").mkdir()
         (tmp_path / "models/flores200sacrebleuspm").touch()
     with pytest.raises(UserError) as caught:
-        flores.check(task(tokenizer=None), "r.yaml:3: tasks.0")
+        task(tokenizer=None).check()
     said = str(caught.value)
-    assert said.startswith("r.yaml:3: tasks.0.tokenizer: flores200 needs sacrebleu's SentencePiece model")
+    assert said.startswith("tokenizer: flores200 needs sacrebleu's SentencePiece model")
     assert str(tmp_path / "models/flores200sacrebleuspm") in said and "tokenizer: 13a" in said and "\n" not in said
-    flores.check(task(tokenizer=None, metrics=["chrf++"]), "p")
+    task(tokenizer=None, metrics=["chrf++"]).check()
 
 
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"tokenizer": "flores"}, r"p.tokenizer: sacrebleu has no 'flores'; it has 13a, char"),
-        ({"langs": ["eng"]}, "p.langs: eng is the source_lang itself; remove it"),
+        ({"tokenizer": "flores"}, r"^tokenizer: sacrebleu has no 'flores'; it has 13a, char"),
+        ({"langs": ["eng"]}, "^langs: eng is the source_lang itself; remove it"),
         ({"langs": ["fra"]}, "fra_Latn.devtest: no such file"),
-        ({"prompt": "{sentence} {x}"}, r"p.prompt: .*a hole that is none of \{source\}"),
+        ({"prompt": "{sentence} {x}"}, r"^prompt: .*a hole that is none of \{source\}"),
     ],
 )
 def test_a_mistake_is_one_line(keys, expected):
     with pytest.raises(UserError, match=expected) as caught:
-        flores.check(task(**keys), "p")
-        flores.read(task(**keys), "p")
+        task(**keys).check()
+        task(**keys).read()
     assert "\n" not in str(caught.value)
 
 
@@ -128,11 +126,11 @@ def test_files_that_do_not_fit(tmp_path, raw, expected):
     (tmp_path / "eng_Latn.devtest").write_bytes((DATA / "devtest/eng_Latn.devtest").read_bytes())
     (tmp_path / "spa_Latn.devtest").write_bytes(raw)
     with pytest.raises(UserError, match=expected):
-        flores.read(task(path=str(tmp_path)), "p")
+        task(path=str(tmp_path)).read()
 
 
 def test_other_tokenizers_say_what_they_lack():
     try:
-        mt.check_tokenizer("ja-mecab", "p.tokenizer")
+        mt.check_tokenizer("ja-mecab")
     except UserError as err:
-        assert str(err).startswith("p.tokenizer: ja-mecab cannot be used (") and "\n" not in str(err)
+        assert str(err).startswith("ja-mecab cannot be used (") and "\n" not in str(err)

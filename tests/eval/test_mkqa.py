@@ -1,15 +1,13 @@
 import gzip
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sdrrl_eval.measure.metrics import mkqa as metric
-from sdrrl_eval.measure.recipe import TaskConfig
-from sdrrl_eval.measure.tasks import mkqa
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models.lm import Generation
+from tests.eval.conftest import task_of
 
 DATA = Path(__file__).parents[1] / "data/mkqa"
 # By the official script (github.com/apple/ml-mkqa, commit 651b8cc8), of answers written for this project.
@@ -45,16 +43,16 @@ def test_no_answer_agrees_only_with_no_answer():
 
 
 def test_parts_and_scores():
-    config = TaskConfig(task="mkqa", path=str(DATA / "mkqa.jsonl.gz"), langs=["spa", "jpn", "nob"])
-    parts = mkqa.read(config, "p")
+    config = task_of(task="mkqa", path=str(DATA / "mkqa.jsonl.gz"), langs=["spa", "jpn", "nob"])
+    parts = config.read()
     # Five questions, one without an answer.
     assert [(part.name, len(part.items)) for part in parts] == [("mkqa.spa", 4), ("mkqa.jpn", 4), ("mkqa.nob", 4)]
-    spanish = replace(parts[0], config=config, place="p")
+    spanish = parts[0]
     assert [item.id for item in spanish.items] == ["1000", "1001", "1002", "1004"]
     prompt = "Answer the following question in Spanish with as few words as possible.\n? La casa de las flores"
     assert spanish.items[0].prompt == prompt
     answers = [Generation(text, "stop") for text in ("casa de flores", "un RÍO", "no", "")]
-    rows, scores = mkqa.score(spanish, answers, None, 2, 42)
+    rows, scores = config.score(spanish, answers, None, 2, 42)
     assert [row["em"] for row in rows] == [1.0, 1.0, 0.0, 1.0]
     assert {s["metric"]: s["value"] for s in scores} == {"f1": 75.0, "em": 75.0}
     assert all(s["n"] == 4 and s["signature"] == "mkqa:answerable|norm:es|prompt:default" for s in scores)
@@ -62,7 +60,7 @@ def test_parts_and_scores():
 
 def test_the_file_may_be_unpacked(tmp_path):
     (tmp_path / "mkqa.jsonl").write_bytes(gzip.decompress((DATA / "mkqa.jsonl.gz").read_bytes()))
-    [part] = mkqa.read(TaskConfig(task="mkqa", path=str(tmp_path / "mkqa.jsonl"), langs=["eng"]), "p")
+    [part] = task_of(task="mkqa", path=str(tmp_path / "mkqa.jsonl"), langs=["eng"]).read()
     assert len(part.items) == 4
 
 
@@ -77,19 +75,19 @@ NONE = [{"type": "long_answer", "text": None}]
         (json.dumps(ROW | {"answers": {"en": []}}), ["spa"], r"mkqa.jsonl:1: answers.es is missing or empty"),
         (json.dumps(ROW | {"answers": {"es": [{"text": 3}]}}), ["spa"], r"mkqa.jsonl:1: an answer in answers.es is no"),
         (json.dumps(ROW | {"answers": {"es": NONE}}), ["spa"], "mkqa.jsonl: 0 questions with an answer in Spanish"),
-        (json.dumps(ROW) + "\n" + json.dumps(ROW), ["spa"], "mkqa.jsonl:2: example_id 1 stands twice"),
-        (json.dumps(ROW), ["ukr"], "p.langs: MKQA has no Ukrainian; remove ukr"),
+        (json.dumps(ROW) + "\n" + json.dumps(ROW), ["spa"], "mkqa.jsonl:2: example_id '1' stands twice"),
+        (json.dumps(ROW), ["ukr"], "^langs: MKQA has no Ukrainian; remove ukr"),
         ("", ["spa"], "mkqa.jsonl: 0 questions"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, raw, langs, expected):
     (tmp_path / "mkqa.jsonl").write_text(raw, encoding="utf-8")
     with pytest.raises(UserError, match=expected) as caught:
-        mkqa.read(TaskConfig(task="mkqa", path=str(tmp_path / "mkqa.jsonl"), langs=langs), "p")
+        task_of(task="mkqa", path=str(tmp_path / "mkqa.jsonl"), langs=langs).read()
     assert "\n" not in str(caught.value)
 
 
 def test_half_a_gzip_file_is_one_line(tmp_path):
     (tmp_path / "mkqa.jsonl.gz").write_bytes((DATA / "mkqa.jsonl.gz").read_bytes()[:500])
     with pytest.raises(UserError, match="mkqa.jsonl.gz: broken gzip .*; fetch the file again"):
-        mkqa.read(TaskConfig(task="mkqa", path=str(tmp_path / "mkqa.jsonl.gz"), langs=["spa"]), "p")
+        task_of(task="mkqa", path=str(tmp_path / "mkqa.jsonl.gz"), langs=["spa"]).read()

@@ -10,11 +10,12 @@ import tracemalloc
 import pytest
 
 from sdrrl_eval.measure import overlap, runner
-from sdrrl_eval.measure.recipe import EvalConfig, TaskConfig
-from sdrrl_eval.measure.tasks.part import Item, Part
+from sdrrl_eval.measure.recipe import EvalConfig
+from sdrrl_eval.measure.task import Item, Part, Task
 from sdrrl_factory.cli import main
 from sdrrl_factory.errors import UserError
 from tests.conftest import ROOT, write_rows
+from tests.eval.conftest import task_of
 
 QUESTION = "Why does the ice on a lake float?"
 PASSAGE = (
@@ -24,8 +25,15 @@ PASSAGE = (
 ANSWER = "Because frozen water is lighter than the liquid."
 JAPANESE = "図書館は夏のあいだ毎日、朝の九時から夕方の六時まで開いています。"
 CHOICES = {"A": "The United States of America", "B": "B " * 9, "C": "None of the other answers", "D": "x"}
+
+
+def task(name: str) -> Task:
+    return Task(task=name, path="p", langs=["eng"])
+
+
+SOME = task("some")
 PART = Part(
-    "some",
+    SOME,
     None,
     "eng",
     [
@@ -79,10 +87,10 @@ def test_what_is_found(tmp_path, rows, expected):
 
 
 def test_one_text_of_several_items_is_found_in_all_and_an_item_counts_once(tmp_path, capsys):
-    there = Part("flores", "eng", "spa", [Item("1", "x", "Hola a todos ustedes.", {"source": QUESTION})])
-    back = Part("flores", "spa", "eng", [Item("1", "x", QUESTION, {"source": "Hola a todos ustedes."})])
+    there = Part(task("flores"), "eng", "spa", [Item("1", "x", "Hola a todos ustedes.", {"source": QUESTION})])
+    back = Part(task("flores"), "spa", "eng", [Item("1", "x", QUESTION, {"source": "Hola a todos ustedes."})])
     asked = [Item(str(i), None, "A", {"passage": PASSAGE, "question": f"Number {i}, what is it?"}) for i in range(3)]
-    belebele = Part("belebele", None, "eng", asked)
+    belebele = Part(task("belebele"), None, "eng", asked)
     path = write_rows(tmp_path / "train.jsonl", [row(QUESTION), row(PASSAGE), row("Hola a todos ustedes")])
     result = overlap.find_overlap([there, back, belebele], [str(path)])
     assert len(result.findings) == 5
@@ -277,15 +285,17 @@ def test_no_false_alarm(tmp_path):
     """1,000 held-out items, those of the demo among them, against the demo's instructions and parallel sentences."""
     pytest.importorskip("django")
     from sdrrl_factory.transfer import parallel
+    from sdrrl_factory.transfer.recipe import Parallel
 
-    pairs = [list(row[:2]) for row in parallel.gettext("eng", "spa", 1000, 42, "p")]
+    pairs = [list(row[:2]) for row in parallel.load(Parallel(), "eng", "spa", 42)]
     assert len(pairs) > 200
     heldout = [line for path in (ROOT / "data/heldout/sentences").iterdir() for line in path.read_text().splitlines()]
     for path in sorted((ROOT / "data/heldout").glob("*.jsonl")):
         heldout += [json.loads(line)["instruction"] for line in path.read_text(encoding="utf-8").splitlines()]
     sentences = list(dict.fromkeys(heldout + docstrings()))[:1000]
     assert len(sentences) == 1000
-    part = Part("text_loss", None, "eng", [Item(str(i), None, s, {"sentence": s}) for i, s in enumerate(sentences)])
+    items = [Item(str(i), None, sentence, {"sentence": sentence}) for i, sentence in enumerate(sentences)]
+    part = Part(task("text_loss"), None, "eng", items)
     training = [str(ROOT / "data/seeds/english_instructions.jsonl"), str(tmp_path / "p.jsonl")]
     write_rows(tmp_path / "p.jsonl", [{"source": one, "target": two} for one, two in pairs])
     result = overlap.find_overlap([part], training)
@@ -320,10 +330,10 @@ def test_the_command(tmp_path, capsys):
 
 def config(files, checkpoint="./no/model", **keys) -> EvalConfig:
     tasks = [
-        TaskConfig(task="translation", path=str(files / "flores"), langs=["spa"], metrics=["chrf"]),
-        TaskConfig(task="text_loss", path=str(files / "flores"), langs=["spa"]),
-        TaskConfig(task="instructions", path=str(files / "instructions.{lang}.jsonl"), langs=["eng"]),
-        TaskConfig(task="off_target", path=str(files / "instructions.{lang}.jsonl"), langs=["spa"]),
+        task_of(task="translation", path=str(files / "flores"), langs=["spa"], metrics=["chrf"]),
+        task_of(task="text_loss", path=str(files / "flores"), langs=["spa"]),
+        task_of(task="instructions", path=str(files / "instructions.{lang}.jsonl"), langs=["eng"]),
+        task_of(task="off_target", path=str(files / "instructions.{lang}.jsonl"), langs=["spa"]),
     ]
     base = dict(model=checkpoint, tasks=tasks, output_dir=str(files / "out"), max_new_tokens=6, batch_size=2)
     return EvalConfig(**base | keys)
@@ -368,7 +378,7 @@ def test_scores_without_the_overlap_beside_those_with_it(files, checkpoint, caps
     sentence = (files / "flores/spa_Latn.devtest").read_text(encoding="utf-8").splitlines()[1]
     training = write_rows(files / "t.jsonl", [row(), row(output=f"Bien: {sentence}")])
     plain = runner.run(config(files, checkpoint), "r.yaml")
-    results = runner.run(config(files, checkpoint), "r.yaml", None, [str(training)])
+    results = runner.run(config(files, checkpoint), "r.yaml", [str(training)])
     said = capsys.readouterr().out
 
     first = [s for s in results["scores"] if "overlap:dropped" not in s["signature"]]
@@ -409,7 +419,7 @@ def test_where_all_items_overlap_there_is_no_second_score(files, checkpoint, cap
         shutil.copy(files / f"flores/{lang}.devtest", files / f"{lang}.txt")
     one = config(files, checkpoint)
     one.tasks = one.tasks[:2]
-    results = runner.run(one, "r.yaml", None, [str(files / "spa_Latn.txt")])
+    results = runner.run(one, "r.yaml", [str(files / "spa_Latn.txt")])
     assert not [s for s in results["scores"] if "overlap" in s["signature"]]
     assert results["parts"]["text_loss.spa"]["overlap"]["exact"] == 3
     assert "text_loss.spa: all 3 items overlap, no score without them" in capsys.readouterr().out
@@ -422,6 +432,6 @@ def test_compare_takes_the_scores_of_all_items(files, checkpoint, capsys):
     training = write_rows(files / "t.jsonl", [row(sentence)])
     one = config(files, checkpoint)
     one.tasks = one.tasks[:2]
-    results = runner.run(one, "r.yaml", None, [str(training)])
+    results = runner.run(one, "r.yaml", [str(training)])
     read = runs.read_run(str(files / "out"))
     assert {s["n"] for s in results["scores"]} == {2, 3} and {s["n"] for s in read.scores.values()} == {3}

@@ -14,13 +14,15 @@ from benchmarks import significance as simulation
 from sdrrl_eval import resampling
 from sdrrl_eval.compare.export import sacrebleu_p
 from sdrrl_eval.compare.rescoring import statistics
-from sdrrl_eval.compare.runs import Row, average, stem
+from sdrrl_eval.compare.runs import stem
+from sdrrl_eval.compare.shared import SharedScore, average
 from sdrrl_eval.measure import runner
 from sdrrl_eval.measure.metrics import mt
-from sdrrl_eval.measure.recipe import EvalConfig, TaskConfig
+from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_eval.resampling import PERMUTATIONS, Statistics, exact_p, holm, interval, mcnemar, random_p, wilson
 from sdrrl_factory.rows import read_rows
 from tests.conftest import ROOT, write_rows
+from tests.eval.conftest import task_of
 
 SYSTEMS = json.loads((ROOT / "tests/data/systems.json").read_text(encoding="utf-8"))["systems"]
 NAMES = list(SYSTEMS)
@@ -120,7 +122,7 @@ def test_the_sacrebleu_p_value_is_that_of_its_command(tmp_path):
         scores.append(score | where)
         rows.append(found)
     items = tuple((row["id"], row["reference"]) for row in rows[0])
-    row = Row(scores, [statistics(s, r) for s, r in zip(scores, rows, strict=True)], items=items)
+    row = SharedScore(scores, [statistics(s, r) for s, r in zip(scores, rows, strict=True)], items=items)
     (tmp_path / "ref").write_text("\n".join(REFERENCES) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "0.txt", "1.txt", "2.txt", "-m", "chrf", "--paired-bs"]
     done = subprocess.run([*command, "-f", "json"], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -144,17 +146,17 @@ def test_no_difference_is_not_significant_and_few_items_say_nothing():
     same = row_of([[0.0] * 8] * 2)
     assert same.p(1) == 1.0 and same.marks(1) == ""
     clear = row_of([[10.0] * 6, [90.0] * 6])
-    assert clear.p(1) == pytest.approx(2 / 2**6) and clear.marks(1) == "†" and clear.colour(1) == "better"
+    assert clear.p(1) == pytest.approx(2 / 2**6) and clear.marks(1) == "†" and clear.better(1) is True
     few = row_of([[10.0] * 5, [90.0] * 5])
-    assert few.few and few.p(1) is None and few.marks(1) == ""
+    assert few.has_few_items and few.p(1) is None and few.marks(1) == ""
     assert resampling.MIN_ITEMS == 6  # of five, 2 / 2**5 = 0.0625
 
 
-def row_of(items: list[list[float]]) -> Row:
+def row_of(items: list[list[float]]) -> SharedScore:
     scores = [entry("f1", sum(values) / len(values), len(values)) for values in items]
     names = [str(i) for i in range(len(items[0]))]
     found = [statistics(s, [{"f1": v} for v in given], names) for s, given in zip(scores, items, strict=True)]
-    return Row([score | {"task": "mkqa"} for score in scores], found)
+    return SharedScore([score | {"task": "mkqa"} for score in scores], found)
 
 
 def test_an_average_swaps_the_same_item_in_every_language():
@@ -170,7 +172,9 @@ def test_an_average_swaps_the_same_item_in_every_language():
     assert alone == pytest.approx(np.mean(np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-9))
     # Three languages whose items have nothing to do with each other prove more.
     apart = [
-        Row(row.scores, [Statistics(s.table, s.value, tuple(f"{i} {k}" for k in s.items)) for s in row.statistics])
+        SharedScore(
+            row.scores, [Statistics(s.table, s.value, tuple(f"{i} {k}" for k in s.items)) for s in row.statistics]
+        )
         for i in range(3)
     ]
     swapped = [gaps @ pick.choice([-1, 1], (9, 4000)) for _ in range(3)]
@@ -334,16 +338,20 @@ def test_every_score_of_every_task_comes_out_of_its_predictions(checkpoint, tmp_
     pytest.importorskip("rouge_score", reason="rouge-score is missing: pip install 'sdrrl-factory[rouge]'")
     data, held = ROOT / "tests/data", ROOT / "data/heldout"
     tasks = [
-        TaskConfig(task="belebele", path=str(data / "belebele"), langs=["spa", "eng"]),
-        TaskConfig(task="flores", path=str(data / "flores"), langs=["spa"], tokenizer="13a", metrics=["bleu", "chrf", "chrf++"]),
-        TaskConfig(task="xlsum", path=str(data / "xlsum"), langs=["spa", "eng"]),
-        TaskConfig(task="mkqa", path=str(data / "mkqa/mkqa.jsonl.gz"), langs=["spa", "eng"]),
-        TaskConfig(task="translation", path=str(held / "sentences"), langs=["spa"]),
-        TaskConfig(task="instructions", path=str(held / "instructions.{lang}.jsonl"), langs=["spa"]),
-        TaskConfig(task="off_target", path=str(held / "questions.{lang}.jsonl"), langs=["spa"]),
-        TaskConfig(task="text_loss", path=str(held / "sentences"), langs=["spa"]),
+        task_of(task="belebele", path=str(data / "belebele"), langs=["spa", "eng"]),
+        task_of(
+            task="flores", path=str(data / "flores"), langs=["spa"], tokenizer="13a", metrics=["bleu", "chrf", "chrf++"]
+        ),
+        task_of(task="xlsum", path=str(data / "xlsum"), langs=["spa", "eng"]),
+        task_of(task="mkqa", path=str(data / "mkqa/mkqa.jsonl.gz"), langs=["spa", "eng"]),
+        task_of(task="translation", path=str(held / "sentences"), langs=["spa"]),
+        task_of(task="instructions", path=str(held / "instructions.{lang}.jsonl"), langs=["spa"]),
+        task_of(task="off_target", path=str(held / "questions.{lang}.jsonl"), langs=["spa"]),
+        task_of(task="text_loss", path=str(held / "sentences"), langs=["spa"]),
     ]
-    config = EvalConfig(model=checkpoint, tasks=tasks, output_dir=str(tmp_path / "run"), max_samples=8, max_new_tokens=8)
+    config = EvalConfig(
+        model=checkpoint, tasks=tasks, output_dir=str(tmp_path / "run"), max_samples=8, max_new_tokens=8
+    )
     scores = runner.run(config, "r.yaml")["scores"]
     assert {score["task"] for score in scores} == {task.task for task in tasks}
     for score in scores:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from sdrrl_eval.measure.metrics.rouge import Rouge, bare, pieces
-from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES
 
 pytest.importorskip("rouge_score", reason="rouge-score is missing: pip install 'sdrrl-factory[rouge]'")
@@ -20,7 +19,7 @@ def rouge(code: str, tokenizer: str | None = None) -> Rouge:
     needs = {"jpn": "fugashi", "tha": "pythainlp"}.get(code)
     if needs:
         pytest.importorskip(needs, reason=f"{needs} is missing: pip install 'sdrrl-factory[rouge]'")
-    return Rouge(LANGUAGES[code], tokenizer, "r.yaml:3: tasks.0")
+    return Rouge(LANGUAGES[code], tokenizer)
 
 
 @pytest.mark.parametrize("name", sorted({row["language"] for row in ROWS}))
@@ -78,8 +77,3 @@ def test_words_are_cut_as_by_the_benchmark(text, words):
 def test_the_mean_has_its_interval():
     score = rouge("ukr").score([0.0, 1.0, 0.5, 0.5], seed=1)
     assert score.value == 50 and score.ci95[0] < 50 < score.ci95[1]
-
-
-def test_an_unknown_tokenizer_is_one_line():
-    with pytest.raises(UserError, match=r"r.yaml:3: tasks.0.tokenizer: unknown 'mecab'; known: rouge-score xlsum"):
-        rouge("spa", "mecab")

@@ -9,18 +9,19 @@ import pytest
 
 from sdrrl_eval.measure import checkpoint as checkpoint_module
 from sdrrl_eval.measure import runner
-from sdrrl_eval.measure.recipe import EvalConfig, TaskConfig
+from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models.lm import LM
+from tests.eval.conftest import task_of
 
 
 def recipe(files: Path, checkpoint: str, **keys) -> EvalConfig:
     flores, questions = str(files / "flores"), str(files / "instructions.{lang}.jsonl")
     tasks = [
-        TaskConfig(task="text_loss", path=flores, langs=["spa", "eng"]),
-        TaskConfig(task="translation", path=flores, langs=["spa"], max_new_tokens=12),
-        TaskConfig(task="instructions", path=questions, langs=["spa", "eng"]),
-        TaskConfig(task="off_target", path=questions, langs=["spa"]),
+        task_of(task="text_loss", path=flores, langs=["spa", "eng"]),
+        task_of(task="translation", path=flores, langs=["spa"], max_new_tokens=12),
+        task_of(task="instructions", path=questions, langs=["spa", "eng"]),
+        task_of(task="off_target", path=questions, langs=["spa"]),
     ]
     base = dict(model=checkpoint, tasks=tasks, output_dir=str(files / "out"), max_new_tokens=6, batch_size=2)
     return EvalConfig(**base | keys)
@@ -289,7 +290,11 @@ def nothing(files):
 def test_a_bad_input_is_one_line_before_the_model_loads(files, spoil, task, expected):
     spoil(files)
     name, path, langs = task
-    config = EvalConfig(model="./no/model", tasks=[TaskConfig(task=name, path=str(files / path), langs=langs)], output_dir=str(files / "out"))
+    config = EvalConfig(
+        model="./no/model",
+        tasks=[task_of(task=name, path=str(files / path), langs=langs)],
+        output_dir=str(files / "out"),
+    )
     with pytest.raises(UserError, match=expected) as caught:
         runner.run(config, "r.yaml")
     assert "\n" not in str(caught.value)
@@ -318,7 +323,7 @@ def test_a_checkpoint_that_is_not_there(files):
     ],
 )
 def test_keys_that_do_not_go_together_are_one_line(files, keys, expected):
-    task = TaskConfig(**dict(task="text_loss", path=str(files / "flores"), langs=["spa"]) | keys)
+    task = task_of(**dict(task="text_loss", path=str(files / "flores"), langs=["spa"]) | keys)
     with pytest.raises(UserError, match=expected) as caught:
         runner.run(EvalConfig(model="./no/model", tasks=[task], output_dir=str(files / "out")), "r.yaml")
     assert "\n" not in str(caught.value)
@@ -327,8 +332,8 @@ def test_keys_that_do_not_go_together_are_one_line(files, keys, expected):
 def test_metrics_choose_what_is_computed(files, checkpoint):
     questions = str(files / "instructions.{lang}.jsonl")
     tasks = [
-        TaskConfig(task="instructions", path=questions, langs=["spa"], metrics=["chrf"]),
-        TaskConfig(task="translation", path=str(files / "flores"), langs=["spa"], metrics=["bleu"]),
+        task_of(task="instructions", path=questions, langs=["spa"], metrics=["chrf"]),
+        task_of(task="translation", path=str(files / "flores"), langs=["spa"], metrics=["bleu"]),
     ]
     results = runner.run(recipe(files, checkpoint, tasks=tasks), "r.yaml")
     assert [s["metric"] for s in results["scores"]] == ["chrf", "bleu", "bleu"]

@@ -8,10 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from sdrrl_eval.measure import runner
-from sdrrl_eval.measure.recipe import EvalConfig, ServerConfig, TaskConfig
+from sdrrl_eval.measure.recipe import EvalConfig, ServerConfig
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models import server as client
 from sdrrl_factory.models.lm import LM
+from tests.eval.conftest import task_of
 
 pytest.importorskip("openai", reason="needs openai: pip install 'sdrrl-factory[server]'")
 KEY = "sk-very-secret-0123456789"
@@ -69,9 +70,9 @@ def serve(monkeypatch):
 def recipe(files, url, *tasks, **keys) -> EvalConfig:
     flores, questions = str(files / "flores"), str(files / "instructions.{lang}.jsonl")
     tasks = tasks or (
-        TaskConfig(task="translation", path=flores, langs=["spa"], max_new_tokens=12),
-        TaskConfig(task="instructions", path=questions, langs=["spa", "eng"], metrics=["chrf"]),
-        TaskConfig(task="off_target", path=questions, langs=["spa"]),
+        task_of(task="translation", path=flores, langs=["spa"], max_new_tokens=12),
+        task_of(task="instructions", path=questions, langs=["spa", "eng"], metrics=["chrf"]),
+        task_of(task="off_target", path=questions, langs=["spa"]),
     )
     server = ServerConfig(base_url=url, api_key_env="THE_KEY", concurrency=2, timeout=5.0, retries=2)
     base = dict(model="some-model", tasks=list(tasks), output_dir=str(files / "out"), server=server, max_new_tokens=6)
@@ -113,7 +114,7 @@ def test_what_fails_is_counted_told_and_asked_again(files, serve, capsys):
 
     fake = serve(answer)
     questions = str(files / "instructions.{lang}.jsonl")
-    tasks = [TaskConfig(task="off_target", path=questions, langs=["spa"])]
+    tasks = [task_of(task="off_target", path=questions, langs=["spa"])]
     results = runner.run(recipe(files, fake.url, *tasks), "r.yaml")
     said = capsys.readouterr().out
     assert "off_target.spa: 3 items, 1 without an answer (400)" in said
@@ -138,7 +139,7 @@ def test_a_server_that_goes_down_is_one_line_and_what_is_done_is_kept(files, ser
         return ("Respuesta", "stop") if up["left"] >= 0 else 503
 
     fake = serve(answer)
-    task = TaskConfig(task="off_target", path=str(files / "many.jsonl"), langs=["spa"])
+    task = task_of(task="off_target", path=str(files / "many.jsonl"), langs=["spa"])
     with pytest.raises(
         UserError, match=r"r.yaml: server.base_url: no answer from .* \(503: as told, 3 tries\)"
     ) as told:
@@ -173,7 +174,7 @@ def test_no_server_is_one_line(files):
 )
 def test_what_a_server_cannot_do_is_one_line(files, keys, server, expected):
     base = dict(task="off_target", path="instructions.{lang}.jsonl", langs=["spa"]) | keys
-    task = TaskConfig(**base | {"path": str(files / base["path"])})
+    task = task_of(**base | {"path": str(files / base["path"])})
     with pytest.raises(UserError, match=expected) as caught:
         runner.run(recipe(files, "http://127.0.0.1:9/v1", task, **server), "r.yaml")
     assert "\n" not in str(caught.value)

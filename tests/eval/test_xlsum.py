@@ -1,13 +1,11 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sdrrl_eval.measure.recipe import TaskConfig
-from sdrrl_eval.measure.tasks import xlsum
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models.lm import Generation
+from tests.eval.conftest import task_of
 
 pytest.importorskip("rouge_score", reason="rouge-score is missing: pip install 'sdrrl-factory[rouge]'")
 DATA = str(Path(__file__).parents[1] / "data/xlsum")
@@ -15,14 +13,14 @@ ROW = {"id": "1", "url": "", "title": "t", "summary": "Un resumen.", "text": "Un
 
 
 def test_parts_and_scores():
-    config = TaskConfig(task="xlsum", path=DATA, langs=["spa", "eng"])
-    spanish, english = xlsum.read(config, "p")
+    config = task_of(task="xlsum", path=DATA, langs=["spa", "eng"])
+    spanish, english = config.read()
     assert (spanish.name, english.name, len(spanish.items)) == ("xlsum.spa", "xlsum.eng", 2)
     item = spanish.items[0]
     assert item.prompt.startswith("Summarize the following text in one sentence in Spanish.\nEl viejo faro")
     assert item.reference.startswith("El faro, cerrado") and item.texts == {"text": item.prompt.split("\n", 1)[1]}
     answers = [Generation(spanish.items[0].reference, "stop"), Generation("", "length")]
-    rows, scores = xlsum.score(replace(spanish, config=config, place="p"), answers, None, 2, 42)
+    rows, scores = config.score(spanish, answers, None, 2, 42)
     assert [(s["metric"], s["value"], s["n"]) for s in scores] == [("rouge1", 50.0, 2), ("rougeL", 50.0, 2)]
     assert [row["rougeL"] for row in rows] == [100.0, 0.0] and rows[1]["finish"] == "length"
     assert "tok:xlsum-words|stem:snowball" in scores[0]["signature"]
@@ -31,7 +29,7 @@ def test_parts_and_scores():
 def test_a_prompt_of_ones_own(tmp_path):
     (tmp_path / "spanish_test.jsonl").write_text(json.dumps(ROW), encoding="utf-8")
     path = str(tmp_path / "{xlsum}_test.jsonl")
-    [part] = xlsum.read(TaskConfig(task="xlsum", path=path, langs=["spa"], prompt="{title}: {text}\nTL;DR in {language}:"), "p")
+    [part] = task_of(task="xlsum", path=path, langs=["spa"], prompt="{title}: {text}\nTL;DR in {language}:").read()
     assert part.items[0].prompt == "t: Un texto {largo}.\nTL;DR in Spanish:"
 
 
@@ -42,16 +40,16 @@ def test_a_prompt_of_ones_own(tmp_path):
         (json.dumps(ROW) + "\n" + json.dumps(ROW), {}, r"spanish_test.jsonl:2: id '1' stands twice"),
         ("", {}, "spanish_test.jsonl: 0 texts"),
         (None, {}, "spanish_test.jsonl: no such file"),
-        (json.dumps(ROW), {"langs": ["ces"]}, "p.langs: the data behind {xlsum} have no Czech; remove ces"),
-        (json.dumps(ROW), {"prompt": "Summarize."}, r"p.prompt: 'Summarize.' lacks \{text\}"),
-        (json.dumps(ROW), {"tokenizer": "x"}, "p.tokenizer: unknown 'x'"),
+        (json.dumps(ROW), {"langs": ["ces"]}, "^langs: the data behind {xlsum} have no Czech; remove ces"),
+        (json.dumps(ROW), {"prompt": "Summarize."}, r"^prompt: 'Summarize.' lacks \{text\}"),
+        (json.dumps(ROW), {"tokenizer": "mecab"}, r"tokenizer is 'mecab'; it must be rouge-score \| xlsum"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, raw, keys, expected):
     if raw is not None:
         (tmp_path / "spanish_test.jsonl").write_text(raw, encoding="utf-8")
-    config = TaskConfig(**{"task": "xlsum", "path": str(tmp_path), "langs": ["spa"]} | keys)
     with pytest.raises(UserError, match=expected) as caught:
-        xlsum.read(config, "p")
-        xlsum.check(config, "p")
+        config = task_of(**{"task": "xlsum", "path": str(tmp_path), "langs": ["spa"]} | keys)
+        config.read()
+        config.check()
     assert "\n" not in str(caught.value)
