@@ -14,8 +14,8 @@ from sdrrl_factory import __version__, pages
 from sdrrl_factory.files import atomic_write
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.transfer.recipe import PrepareConfig, Source
-from sdrrl_factory.transfer.subsets import BASELINES
-from sdrrl_factory.transfer.summary import SIDES, STAGES, Summary, ranked, settings, told
+from sdrrl_factory.transfer.sets import SETS, SIDES, has_natural, has_own_answers, has_switched, sides
+from sdrrl_factory.transfer.summary import STAGES, Summary, in_words, ranked, settings
 
 _UNKNOWN = "not stated in the file; check with its owner"
 _OWNER = "as given by its owner; check it there"
@@ -31,8 +31,13 @@ _LICENCES = {
     "facebook/nllb-200-distilled-1.3B": "CC BY-NC 4.0",
     "facebook/nllb-200-distilled-600M": "CC BY-NC 4.0",
 }
+_DICTIONARY_LICENCES = {
+    "freedict": "GPL (see the dictionary's own header)",
+    "induced": "that of the parallel corpus",
+}
+_CORPUS_LICENCES = {"gettext": "BSD-3-Clause (Django's message catalogues)"}
 # They change how a run goes, not what comes out.
-_NOT_DATA = ("dataset_dir", "work_dir", "shard_size")
+_NOT_DATA = ("dataset_dir", "work_dir", "memory", "shard_size")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -60,11 +65,11 @@ def text(summary: Summary) -> str:
         example_of=example_of,
         example=json.dumps(example, ensure_ascii=False, indent=2),
         parts=summary.parts(),
-        left_out=told(ranked(summary.left_out)),
+        left_out=in_words(ranked(summary.left_out)),
         has_own_answers="LL" in summary.sets,
         origins=summary.origins,
-        given_up=told(ranked(summary.reasons["generation"])),
-        finishes=told(ranked(summary.finishes)),
+        given_up=in_words(ranked(summary.reasons["generation"])),
+        finishes=in_words(ranked(summary.finishes)),
         rejections=_rejections(summary),
         switched=_switched(summary),
         switch_probability=f"{config.code_switch.probability:g}",
@@ -75,26 +80,25 @@ def text(summary: Summary) -> str:
 
 def licences(config: PrepareConfig) -> list[tuple[str, str, str]]:
     """(part, source as the recipe names it, licence) of all that went into the data."""
-    given = config.instructions if isinstance(config.instructions, list) else [config.instructions]
-    paths = [item.path if isinstance(item, Source) else item for item in given]
+    sources = config.instructions if isinstance(config.instructions, list) else [config.instructions]
+    paths = [source.path if isinstance(source, Source) else source for source in sources]
     rows = [("instructions", path, _LICENCES.get(path, _UNKNOWN)) for path in paths]
-    systems, translator = set(config.systems), config.translator
-    if "sdrrl" in systems:
+    translator = config.translator
+    if has_own_answers(config.systems):
         rows.append(("generator", config.generator.model, _LICENCES.get(config.generator.model, _OWNER)))
-    if systems - {"sft"}:
+    if sides(config.systems):
         if translator.backend == "apertium":
             rows.append(("translator", "Apertium", "GPL (programs and language data); it does not cover their output"))
         else:
             model = translator.model or translator.backend
             rows.append(("translator", model, _LICENCES.get(model, _OWNER)))
-    if config.code_switch.probability and systems & {"sdrrl", "xcot"}:
+    if config.code_switch.probability and has_switched(config.systems):
         name = config.code_switch.dictionary
-        known = {"freedict": "GPL (see the dictionary's own header)", "induced": "that of the parallel corpus"}
-        rows.append(("dictionary", name, known.get(name, _OWNER)))
-    if config.parallel.size and "sdrrl" in systems:
-        known = {"gettext": "BSD-3-Clause (Django's message catalogues)"}
-        rows.append(("parallel corpus", config.parallel.source, known.get(config.parallel.source, _OWNER)))
-    if config.parallel.monolingual and config.parallel.monolingual_size and "sdrrl" in systems:
+        rows.append(("dictionary", name, _DICTIONARY_LICENCES.get(name, _OWNER)))
+    if config.parallel.size and has_natural(config.systems):
+        name = config.parallel.source
+        rows.append(("parallel corpus", name, _CORPUS_LICENCES.get(name, _OWNER)))
+    if config.parallel.monolingual and config.parallel.monolingual_size and has_natural(config.systems):
         rows.append(("monolingual text", config.parallel.monolingual, _OWNER))
     return rows
 
@@ -130,21 +134,11 @@ def _train_recipe(summary: Summary) -> str:
 def _sets(summary: Summary) -> list[tuple[object, ...]]:
     """(set, what it is, rows, rows that rejections took, mean lengths) of each set."""
     source, target = (LANGUAGES[code].name for code in (summary.config.source_lang, summary.target))
-    what = {
-        "LL": f"{source} question, {source} answer",
-        "TL": f"{target} question, {source} answer",
-        "LT": f"{source} question, {target} answer",
-        "TT": f"{target} question, {target} answer",
-        "mt": "natural sentence pairs, to be translated both ways",
-        "comp": f"natural {target} sentences, to be completed",
-        "sft": f"the {source} ground truth",
-        "tsft": f"the ground truth in {target}",
-        "cit": f"{source} question that asks for {target}, {target} ground truth",
-        "xcot": f"code-switched questions in {source} and {target}, the ground truth of each",
-    }
     rows: list[tuple[object, ...]] = []
     for subset, count in summary.sets.items():
-        description = f"baseline: {what[subset]}" if subset in BASELINES else what[subset]
+        description = SETS[subset].description.format(source=source, target=target)
+        if not SETS[subset].is_weighted:
+            description = f"baseline: {description}"
         lengths = " / ".join(summary.means(subset)) if count.rows else "-"
         rejected = "-" if subset in summary.natural else summary.missing(subset)
         rows.append((subset, description, count.rows, rejected, lengths))
@@ -174,7 +168,7 @@ def _rejections(summary: Summary) -> list[tuple[object, ...]]:
                 if summary.threshold is None:
                     continue
                 stage = f"above tau = {summary.threshold:g} ({summary.config.quality.backend})"
-            rows.append((side, stage, left, told(reasons)))
+            rows.append((side, stage, left, in_words(reasons)))
     return rows
 
 

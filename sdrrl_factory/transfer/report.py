@@ -12,24 +12,14 @@ from pathlib import Path
 from sdrrl_factory import pages
 from sdrrl_factory.files import atomic_write
 from sdrrl_factory.languages import LANGUAGES
-from sdrrl_factory.pages import SET_COLOURS
 from sdrrl_factory.pages.charts import Bar, Histogram
 from sdrrl_factory.transfer.generate import question
-from sdrrl_factory.transfer.summary import LENGTH_EDGES, NEEDS, SCORE_BINS, SIDES, Summary, ranked, settings, told
+from sdrrl_factory.transfer.sets import SETS, SIDES
+from sdrrl_factory.transfer.summary import LENGTH_EDGES, SCORE_BINS, Summary, in_words, ranked, settings
 
 _KEPT, _LOST, _LOST_BEHIND, _SOFT, _DARK = "#2563eb", "#ef4444", "#fca5a5", "#94a3b8", "#334155"
 _SHORT = {"question": "question", "answer": "answer", "output": "ground truth"}
 _NAMES = {"question": "Questions", "answer": "Answers", "output": "Ground truth (for the baselines)"}
-# Set -> which language its question and its answer are in: the source's or the target's.
-_FORMS = {
-    "LL": ("source", "source"),
-    "TL": ("target", "source"),
-    "LT": ("source", "target"),
-    "TT": ("target", "target"),
-    "sft": ("source", "source"),
-    "tsft": ("target", "target"),
-    "cit": ("source", "target"),
-}
 _MAX_CHARS, _MAX_HEADING = 1500, 110
 _LENGTH_TICKS = (1, 4, 16, 64, 256, 1024)
 # A word with what closes it; single characters of the scripts that have no spaces.
@@ -137,7 +127,7 @@ def _reading(summary: Summary) -> list[Column]:
             *_step("own answers kept", summary.origins["G"], n, flawed, given_up),
             *_step("ground truth", summary.origins["D"], n),
         ]
-        ends = f"Generations ended with: {told(ranked(summary.finishes))}." if summary.finishes else ""
+        ends = f"Generations ended with: {in_words(ranked(summary.finishes))}." if summary.finishes else ""
         columns.append(Column("Whose answer (equation 4)", bars, ends))
     return columns
 
@@ -163,14 +153,14 @@ def _translations(summary: Summary) -> list[Column]:
 def _sets(summary: Summary) -> list[Bar]:
     bars = []
     for subset, count in summary.sets.items():
-        colour = SET_COLOURS.get(subset, _DARK)
+        colour = SETS[subset].colour or _DARK
         if subset in summary.natural:
             # Its rows come from other sentences than the records; it is drawn on their scale.
             share = count.rows / max(count.rows, summary.records, 1)
             bars.append(Bar(f"{subset}: natural text", f"{count.rows:,}", "", [(share, colour)]))
             continue
         missing = summary.missing(subset)
-        needs = " and ".join(_SHORT[side] for side in NEEDS.get(subset, ()))
+        needs = " and ".join(_SHORT[side] for side in SETS[subset].needs)
         label = f"{subset}: needs the {needs} translated" if needs else subset
         bars += _step(label, count.rows, count.rows + missing, missing, colour=colour)
     return bars
@@ -212,7 +202,7 @@ def _lengths(summary: Summary) -> list[tuple[str, Histogram, list[tuple[str, str
     for subset, count in summary.sets.items():
         if not count.rows:
             continue
-        colour = SET_COLOURS.get(subset, _DARK)
+        colour = SETS[subset].colour or _DARK
         chart = Histogram(
             series=[("questions", _SOFT, count.asked_bins), ("answers", colour, count.answered_bins)],
             ticks=ticks,
@@ -247,21 +237,22 @@ def _example(summary: Summary, record: dict, rows: dict[str, list[dict]]) -> Exa
     boxes = [_record_box(record, "record", "ground truth", record["output"], langs, system=record["system"])]
     if record.get("response") and record["response"] != record["answer"]:
         boxes.append(_record_box(record, "given up", "", record["response"], langs, kind="gone"))
-    # 2. A box for each of its rows, or why there is none. XCOT has a row in each language.
+    # 2. A box for each of its rows, or why there is none. Some sets have several rows a record.
     for subset, found in rows.items():
         lines = found if isinstance(found, list) else [found]
-        for i, row in enumerate(lines):
-            q, a = _FORMS.get(subset) or (("source", "source"), ("target", "target"))[i]
+        forms = SETS[subset].forms
+        for form, row in zip(forms, lines, strict=False):
+            q, a = form.languages
             before = asked if q == "source" else _translated_question(record)
             texts = [
                 _text(question(row["instruction"], row["input"]), langs[q], "q", before),
                 _text(row["output"], langs[a]),
             ]
-            boxes.append(Box(subset, texts, f"{langs[q]} → {langs[a]}", SET_COLOURS.get(subset, _SOFT)))
-        if len(lines) < (2 if subset == "xcot" else 1):
-            why = [reason for reason in record["reasons"] if reason.partition(": ")[0] in NEEDS.get(subset, ())]
+            boxes.append(Box(subset, texts, f"{langs[q]} → {langs[a]}", SETS[subset].colour or _SOFT))
+        if len(lines) < len(forms):
+            why = [reason for reason in record["reasons"] if reason.partition(": ")[0] in SETS[subset].needs]
             text = Text([("; ".join(why) or "rejected", False)])
-            boxes.append(Box(subset, [text], "no row", SET_COLOURS.get(subset, _SOFT), "gone"))
+            boxes.append(Box(subset, [text], "no row", SETS[subset].colour or _SOFT, "gone"))
     heading = _clip(" ".join(record["instruction"].split()), _MAX_HEADING)
     return Example(str(record["id"]), heading, _iso(langs["source"]), tags, boxes)
 
@@ -275,7 +266,7 @@ def _record_box(
     if system:
         texts.insert(0, _text(system, source, "soft"))
     ways = f"{source} → {source}"
-    return Box(name, texts, f"{ways}, {note}" if note else ways, SET_COLOURS.get(name, _SOFT), kind)
+    return Box(name, texts, f"{ways}, {note}" if note else ways, _SOFT, kind)
 
 
 def _natural(summary: Summary) -> list[Box]:
@@ -284,7 +275,7 @@ def _natural(summary: Summary) -> list[Box]:
         Box(
             subset,
             [_text(question(row["instruction"], row["input"]), "", "q"), _text(row["output"], "")],
-            colour=SET_COLOURS.get(subset, _SOFT),
+            colour=SETS[subset].colour or _SOFT,
         )
         for subset, lowest in summary.natural.items()
         for row in lowest.items

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from sdrrl_eval.compare.cases import foreign, pick
-from sdrrl_eval.compare.runs import predictions, read_run, rows
+from sdrrl_eval.compare.cases import by_id, most_changed
+from sdrrl_eval.compare.foreign import foreign
+from sdrrl_eval.compare.runs import predictions, read_run
+from sdrrl_eval.compare.shared import shared_scores
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES
 
@@ -52,12 +54,12 @@ def systems(tmp_path):
 
 
 def test_the_most_changed_items_are_the_cases(systems):
-    cases = pick(systems, rows(systems)[0])
-    assert [(case["id"], case["change"]) for case in cases] == [("3", 5), ("8", -7)]
+    cases = most_changed(systems, shared_scores(systems)[0])
+    assert [(case.id, case.change) for case in cases] == [("3", 5), ("8", -7)]
 
 
 def test_cases_by_id(systems):
-    found = rows(systems)[0]
-    assert [case["id"] for case in pick(systems, found, ["5", "translation.eng-spa:1"])] == ["5", "1"]
+    scores = shared_scores(systems)[0]
+    assert [case.id for case in by_id(systems, scores, ["5", "translation.eng-spa:1"])] == ["5", "1"]
     with pytest.raises(UserError, match="--cases 99: no such item"):
-        pick(systems, found, ["5", "99"])
+        by_id(systems, scores, ["5", "99"])

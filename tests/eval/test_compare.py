@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import CHRF
 
-from sdrrl_eval.compare.command import compare
+from sdrrl_eval.compare import command
 from sdrrl_factory.errors import UserError
 
 SCRIPT = "<script>alert('x')</script> & [bold]"
 LOSSES = ("LL", "TL", "LT", "TT", "mt", "comp")
+
+
+def compare(runs, train_log=None, output=None, markdown=None, latex=None, json=None, csv=None, **options) -> str:
+    """As `sdrrl compare`; the path of the report."""
+    comparison = command.compare(runs, train_log=train_log, **options)
+    files = {"markdown_file": markdown, "latex_file": latex, "json_file": json, "csv_file": csv}
+    path = command.write(comparison, output, **files)
+    command.print_comparison(comparison)
+    print(f"report: {path}")
+    return str(path)
 
 
 def entry(task, metric, target, value, source=None, n=2, signature="s:1"):

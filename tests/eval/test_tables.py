@@ -8,8 +8,11 @@ import pytest
 from rich.console import Console
 
 from sdrrl_eval.compare import published
+from sdrrl_eval.compare.latex import latex
+from sdrrl_eval.compare.markdown import markdown
 from sdrrl_eval.compare.runs import Run
-from sdrrl_eval.compare.tables import Block, Cell, Table, latex, markdown, ranked, ranks, terminal
+from sdrrl_eval.compare.tables import Block, Cell, Line, Table, ranked, ranks
+from sdrrl_eval.compare.terminal import print_table
 from sdrrl_factory.errors import UserError
 
 ALL = {d["table"]: d for name in [f"table{n}" for n in range(2, 13)] for d in published.tables(name)}
@@ -69,15 +72,17 @@ def test_a_run_beside_the_paper():
     (table,) = published.beside([run("ours", values), run("half", {("mkqa", "f1", None, "tha"): 51.0})], "table11")
     target, english = table.blocks
     assert table.columns == ["THA", "KHM", "AVG."] and "Published figures" in table.notes[0]
-    assert [name for name, _ in target.published] == [f"{n} (paper)" for n in ("SFT", "T-SFT", "CIT", "XCOT", "SDRRL")]
-    assert [c.text for c in target.published[-1][1]] == ["49.44", "39.81", "44.63"]
-    assert [c.rank for c in target.published[-1][1]] == [1, 1, 1]
-    assert [c.rank for _, cells in target.published for c in cells[1:2]] == [0, 0, 2, 0, 1]
-    assert [(n, [c.text for c in cells]) for n, cells in target.rows] == [
+    assert [line.name for line in target.published] == [
+        f"{n} (paper)" for n in ("SFT", "T-SFT", "CIT", "XCOT", "SDRRL")
+    ]
+    assert [c.text for c in target.published[-1].cells] == ["49.44", "39.81", "44.63"]
+    assert [c.rank for c in target.published[-1].cells] == [1, 1, 1]
+    assert [line.cells[1].rank for line in target.published] == [0, 0, 2, 0, 1]
+    assert [(line.name, [c.text for c in line.cells]) for line in target.lines] == [
         ("ours", ["50.00", "40.00", "45.00"]),
         ("half", ["51.00", "–", "–"]),
     ]
-    assert [c.text for c in english.rows[0][1]] == ["42.00"] * 3  # one checkpoint, one English
+    assert [c.text for c in english.lines[0].cells] == ["42.00"] * 3  # one checkpoint, one English
     assert "F1 here: n 9, s:1" in table.notes
 
 
@@ -86,9 +91,9 @@ def test_summaries_and_gains_of_a_run():
     base = run("base", {(*key, lang): 10.0 * i for i, key in enumerate(keys) for lang in ("ind", "jpn")})
     more = run("more", {(*key, lang): 10.0 * i + 6 for i, key in enumerate(keys) for lang in ("ind", "jpn")})
     (seven,) = published.beside([base], "table7")
-    assert [c.text for c in seven.blocks[0].rows[0][1]] == ["0.00", "10.00", "20.00", "30.00", "15.00"]
+    assert [c.text for c in seven.blocks[0].lines[0].cells] == ["0.00", "10.00", "20.00", "30.00", "15.00"]
     (twelve,) = published.beside([base, more], "table12")
-    assert [[c.text for c in cells] for _, cells in twelve.blocks[0].rows] == [["0.00", "0.00"], ["6.00", "6.00"]]
+    assert [[c.text for c in line.cells] for line in twelve.blocks[0].lines] == [["0.00", "0.00"], ["6.00", "6.00"]]
 
 
 def test_an_unknown_table_is_one_line():
@@ -118,8 +123,8 @@ TABLE = Table(
     [
         Block(
             "F1 ↑, X → English",
-            [("a&b", [Cell("1.0"), Cell("–")]), ("<x>", [Cell("2.0", 1, "†‡"), Cell("3.0", 2)])],
-            [("SFT (paper)", [Cell("9.0"), Cell("8.0")])],
+            [Line("a&b", [Cell("1.0"), Cell("–")]), Line("<x>", [Cell("2.0", 1, "†‡"), Cell("3.0", 2)])],
+            [Line("SFT (paper)", [Cell("9.0"), Cell("8.0")])],
         )
     ],
     ["note #1"],
@@ -164,9 +169,9 @@ def test_latex_is_balanced_and_escaped():
 
 def test_a_narrow_terminal_goes_on_below():
     cells = ranked([[float(i) for i in range(30)], [float(30 - i) for i in range(30)]], 2)
-    table = Table("wide", [f"L{i:02}" for i in range(30)], [Block("b", [("one", cells[0]), ("two", cells[1])])])
+    table = Table("wide", [f"L{i:02}" for i in range(30)], [Block("b", [Line("one", cells[0]), Line("two", cells[1])])])
     out = StringIO()
-    terminal([table], Console(file=out, width=60))
+    print_table(table, Console(file=out, width=60))
     lines = out.getvalue().split("\n")
     assert max(map(len, lines)) <= 60
     assert [w for line in lines for w in line.split() if w.startswith("L")] == table.columns
@@ -193,19 +198,19 @@ def test_what_the_run_has_nothing_of_is_left_out_and_what_stands_on_something_el
     (table,) = published.beside([Run("ours", [], "m", scores)], "table3")
     (block,) = table.blocks  # no COMET, nothing into English
     assert table.columns == ["IND", "JPN", "KOR"] and "English → X" in block.name and "BLEU" in block.name
-    assert [(c.text, c.marks) for c in block.rows[0][1]] == [("30.00", ""), ("31.00", "ᵗ"), ("32.00", "ᵗⁿ")]
-    assert all(len(cells) == 3 and not any(c.marks for c in cells) for _, cells in block.published)
+    assert [(c.text, c.marks) for c in block.lines[0].cells] == [("30.00", ""), ("31.00", "ᵗ"), ("32.00", "ᵗⁿ")]
+    assert all(len(line.cells) == 3 and not any(c.marks for c in line.cells) for line in block.published)
     assert any("left out: " in note and "POR" in note and "AVG." in note for note in table.notes)
     assert any("ᵗ another BLEU tokenizer" in note for note in table.notes)
     assert not any(note.startswith("ˢ") for note in table.notes)
     shots = {("belebele", "accuracy", None, "ind", None): scored(40.0, 900, "mode:likelihood|shots:5|prompt:official")}
     (table,) = published.beside([Run("ours", [], "m", shots)], "table2")
-    assert [c.marks for c in table.blocks[0].rows[0][1]] == ["ˢ"]
+    assert [c.marks for c in table.blocks[0].lines[0].cells] == ["ˢ"]
     assert r"40.00$^{\mathrm{s}}$" in latex([table], "")
     with pytest.raises(UserError, match="--paper table11: the runs have no score of it; evaluate"):
         published.beside([Run("ours", [], "m", shots)], "table11")
     data, ours = ALL[3], Run("ours", [], "m", scores)
-    assert len(data["columns"]) > 3 and len(published.beside([ours, run("none", {})], "table3")[0].blocks[0].rows) == 1
+    assert len(data["columns"]) > 3 and len(published.beside([ours, run("none", {})], "table3")[0].blocks[0].lines) == 1
 
 
 @pytest.mark.slow
@@ -215,11 +220,11 @@ def test_latex_compiles(tmp_path):
     awkward = Table(
         "100% of a_b & c # $ ~ ^ \\ {x}",
         ["É|", "AVG."],
-        [Block("chrF ↑, English → X", [("<a>", [Cell("1.0", 1, "†‡"), Cell("2.0", 2, "ᵗⁿˢ")])])],
+        [Block("chrF ↑, English → X", [Line("<a>", [Cell("1.0", 1, "†‡"), Cell("2.0", 2, "ᵗⁿˢ")])])],
         ["a note: “…” -- <>"],
         ["n 1012, nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.5.1"] * 3,
     )
-    wide = Table("wide", [f"L{i:02}" for i in range(30)], [Block("b", [("one", [Cell("12.34")] * 30)])])
+    wide = Table("wide", [f"L{i:02}" for i in range(30)], [Block("b", [Line("one", [Cell("12.34")] * 30)])])
     text = latex([TABLE, awkward, wide, wide], "† two-sided p < 0.05", ['template: a none; b "x\\n{prompt}"'])
     assert len(set(re.findall(r"\\label\{(.*?)\}", text))) == 4
     (tmp_path / "t.tex").write_text(text, encoding="utf-8")

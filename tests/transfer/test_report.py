@@ -75,7 +75,7 @@ def make_summary(records: list[dict], **keys) -> Summary:
         for subset in ("mt", "comp"):
             summary.add_natural(subset, {"id": f"p{i}", **NATURAL})
     summary.left_out.update({"duplicate": 2, "held out": 7})
-    summary.formats, summary.facts = ["rows.jsonl: alpaca"], {"translator": "apertium 3"}
+    summary.formats, summary.resources = ["rows.jsonl: alpaca"], {"translator": "apertium 3"}
     summary.names = [f"demo_spa_{s}" for s in ["ll", "tl", "lt", "tt", "mt", "comp", "sft", "tsft", "cit", "xcot"]]
     return summary
 
@@ -289,7 +289,7 @@ def nasty_summary() -> Summary:
     summary = make_summary(records, instructions=[NASTY, Source(path=NASTY)], name=NASTY)
     summary.add_natural("mt", {"id": NASTY, "instruction": NASTY, "input": NASTY, "output": NASTY})
     summary.left_out[NASTY] = 3
-    summary.formats, summary.facts = [NASTY], {NASTY: NASTY}
+    summary.formats, summary.resources = [NASTY], {NASTY: NASTY}
     summary.names = [f"{NASTY}_spa_ll", f"{NASTY}_spa_cit"]
     return summary
 
@@ -450,7 +450,7 @@ def test_what_did_not_go_in_has_no_licence():
 def test_passwords_in_addresses_are_left_out(tmp_path):
     secret = Translator(backend="chat", model="m", base_url="http://me:hush@host:8000/v1")
     summary = make_summary([make_record("a", random.Random(0))], translator=secret)
-    summary.facts = {"translator": "m at http://me:hush@host:8000/v1"}
+    summary.resources = {"translator": "m at http://me:hush@host:8000/v1"}
     texts = written(tmp_path / "r.html", summary), carded(tmp_path / "c.md", summary)
     assert all("hush" not in text and "http://host:8000/v1" in text for text in texts)
 

@@ -1,152 +1,130 @@
-"""The case study (the paper's Table 13): the same question, the answers of several systems side by side."""
+"""The same question, the answers of several systems beside it: samples, and the case study (the paper's Table 13)."""
 
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-
-import regex
+from typing import Any
 
 from sdrrl_eval import show
-from sdrrl_eval.compare.runs import Row, Run, predictions, stem
+from sdrrl_eval.compare.runs import Run, predictions, stem
+from sdrrl_eval.compare.shared import SharedScore
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.language_id import Identifier
-from sdrrl_factory.languages import Language
 
 _SAMPLES, _CASES = 10, 6
 # Tasks whose answers are worth reading, and the item's own score that tells better from worse.
-_SCORES = {"instructions": "chrf", "translation": "chrf", "flores": "chrf", "xlsum": "rougeL", "mkqa": "f1"}
-
-# Of a window of so many words, the letters and the probability it takes to be in another language.
-_WINDOW, _MIN_LETTERS, _SURE = 6, 12, 0.7
+_METRICS = {"instructions": "chrf", "translation": "chrf", "flores": "chrf", "xlsum": "rougeL", "mkqa": "f1"}
 
 
-def first(runs: Sequence[Run], rows: Sequence[Row]) -> list[dict]:
+@dataclass(frozen=True)
+class Case:
+    """One item that every run answered.
+
+    Attributes:
+        id: the item's, in its predictions file. name: "FILE:id", which no other item has.
+        task: the task with its languages. lang: the code of the answer's language.
+        metric: the item's own score that is shown.
+        question: the prompt. reference: a text, or a list of texts.
+        answers: each run's row of the predictions file.
+        change: of the item's own score, from the base to the last run; 0 where it has none.
+    """
+
+    id: str
+    name: str
+    task: str
+    lang: str
+    metric: str
+    question: Any
+    reference: Any
+    answers: list[dict]
+    change: float
+
+
+def first_items(runs: Sequence[Run], scores: Sequence[SharedScore]) -> list[Case]:
     """The first items that every run answered, taken in turn from each file: nobody picks the pretty ones."""
-    files = [_items(runs, score)[:_SAMPLES] for score in _files(rows)]
+    files = [_items(runs, entry)[:_SAMPLES] for entry in _files(scores)]
     longest = max(map(len, files), default=0)
     return [items[i] for i in range(longest) for items in files if i < len(items)][:_SAMPLES]
 
 
-def pick(runs: Sequence[Run], rows: Sequence[Row], ids: list[str] | None = None) -> list[dict]:
-    """The case study: the items named by `ids`, or those whose own score changed most from the base to the last run.
+def most_changed(runs: Sequence[Run], scores: Sequence[SharedScore]) -> list[Case]:
+    """The items whose own score changed most from the base to the last run: at most one better and one worse a file.
 
-    Of the most changed, at most one better and one worse a file, six of each in all; the better ones come first.
+    Six of each in all; the better ones come first.
     """
-    if ids is not None:
-        return _by_id(runs, rows, ids)
+    if len(runs) < 2:
+        return []
     better, worse = [], []
-    for score in _files(rows):
-        changed = [item for item in _items(runs, score) if item["change"]]
-        changed.sort(key=lambda item: -item["change"])
-        if len(runs) > 1 and changed:
-            better += [changed[0]] * (changed[0]["change"] > 0)
-            worse += [changed[-1]] * (changed[-1]["change"] < 0)
-    better.sort(key=lambda item: -item["change"])
-    worse.sort(key=lambda item: item["change"])
+    for entry in _files(scores):
+        items = _items(runs, entry)
+        # Of items that changed alike, the first of the better and the last of the worse are taken.
+        ordered = sorted(items, key=lambda case: -case.change)
+        if ordered and ordered[0].change > 0:
+            better.append(ordered[0])
+        if ordered and ordered[-1].change < 0:
+            worse.append(ordered[-1])
+    better.sort(key=lambda case: -case.change)
+    worse.sort(key=lambda case: case.change)
     return better[:_CASES] + worse[:_CASES]
 
 
-def _by_id(runs: Sequence[Run], rows: Sequence[Row], ids: list[str]) -> list[dict]:
-    items = [item for score in _files(rows) for item in _items(runs, score)]
-    missing = [wanted for wanted in ids if not any(wanted in (item["id"], item["file"]) for item in items)]
+def by_id(runs: Sequence[Run], scores: Sequence[SharedScore], ids: Sequence[str]) -> list[Case]:
+    """The items of these ids, or of "FILE:id" where several files have an id."""
+    items = [case for entry in _files(scores) for case in _items(runs, entry)]
+    missing = [id_ for id_ in ids if not any(id_ in (case.id, case.name) for case in items)]
     if missing:
-        raise UserError(f"--cases {missing[0]}: no such item in every run's predictions; name an id, or FILE:id")
-    return [item for wanted in ids for item in items if wanted in (item["id"], item["file"])]
+        raise UserError(f"--cases {missing[0]}: no such item in every run's predictions", "name an id, or FILE:id")
+    return [case for id_ in ids for case in items if id_ in (case.id, case.name)]
 
 
-def _files(rows: Sequence[Row]) -> list[dict]:
-    """One score of each predictions file worth reading."""
-    return list({stem(s): s for s in (row.scores[0] for row in reversed(rows)) if s["task"] in _SCORES}.values())[::-1]
+def _files(scores: Sequence[SharedScore]) -> list[dict]:
+    """The base's entry for the first score of each predictions file worth reading."""
+    files: dict[str, dict] = {}
+    for score in scores:
+        if score.task in _METRICS:
+            files.setdefault(stem(score.scores[0]), score.scores[0])
+    return list(files.values())
 
 
-def _items(runs: Sequence[Run], score: dict) -> list[dict]:
-    """The items that every run answered: question, reference, each run's answer, the change of its score."""
-    name = stem(score)
-    folders = [_folder(run, score) for run in runs]
-    answers = [predictions(folder, name) if folder else {} for folder in folders]
-    off_target = f"off_target.{score['target_lang']}"
-    flags = [
-        predictions(folder, off_target) if folder and score["task"] == "instructions" else {} for folder in folders
-    ]
-    shared = [item for item in answers[0] if all(item in given for given in answers)]
-    return [
-        _item(score, item, [a[item] | _flag(f.get(item, {})) for a, f in zip(answers, flags, strict=True)])
-        for item in shared
-    ]
+def _items(runs: Sequence[Run], entry: dict) -> list[Case]:
+    """The items that every run answered, of the file that the score `entry` comes from."""
+    folders = [_folder(run, entry) for run in runs]
+    answers_of = [predictions(folder, stem(entry)) if folder else {} for folder in folders]
+    # Whether an answer to an instruction is off target stands in a file of its own.
+    flags_of: list[dict] = [{} for _ in runs]
+    if entry["task"] == "instructions":
+        name = f"off_target.{entry['target_lang']}"
+        flags_of = [predictions(folder, name) if folder else {} for folder in folders]
+    cases = []
+    for item in answers_of[0]:
+        if not all(item in answers for answers in answers_of):
+            continue
+        rows = []
+        for answers, flags in zip(answers_of, flags_of, strict=True):
+            flag = flags.get(item, {})
+            rows.append(answers[item] | {key: flag.get(key) for key in ("off_target", "language")})
+        cases.append(_case(entry, item[0], rows))
+    return cases
 
 
-def _flag(row: dict) -> dict:
-    return {name: row.get(name) for name in ("off_target", "language")}
+def _case(entry: dict, id_: str, answers: list[dict]) -> Case:
+    metric = _METRICS[entry["task"]]
+    base, last = answers[0].get(metric), answers[-1].get(metric)
+    change = 0.0
+    if isinstance(base, int | float) and isinstance(last, int | float):
+        change = last - base
+    return Case(
+        id=id_,
+        name=f"{stem(entry)}:{id_}",
+        task=f"{show.task(entry['task'])}, {show.direction(entry)}",
+        lang=entry["target_lang"],
+        metric=metric,
+        question=answers[0].get("prompt"),
+        reference=answers[0].get("reference"),
+        answers=answers,
+        change=change,
+    )
 
 
-def _item(score: dict, item: tuple[str, str], answers: list[dict]) -> dict:
-    metric = _SCORES[score["task"]]
-    base, last = (row.get(metric) for row in (answers[0], answers[-1]))
-    known = isinstance(base, int | float) and isinstance(last, int | float)
-    return {
-        "id": item[0],
-        "file": f"{stem(score)}:{item[0]}",
-        "task": f"{show.task(score['task'])}, {show.direction(score)}",
-        "lang": score["target_lang"],
-        "metric": metric,
-        "question": answers[0].get("prompt"),
-        "reference": answers[0].get("reference"),
-        "answers": answers,
-        "change": last - base if known else 0.0,
-    }
-
-
-def _folder(run: Run, score: dict) -> Path | None:
-    """Where the run's predictions for the file of `score` lie."""
-    return next((s["folder"] for s in run.scores.values() if stem(s) == stem(score)), None)
-
-
-def foreign(text: str, lang: Language) -> list[tuple[str, bool]]:
-    """`text` in pieces that join to it: (piece, whether it looks like another language than `lang`).
-
-    No dictionary is asked. A word is marked for a letter outside the language's script or, in languages with spaces,
-    for standing in runs of six words most of which fastText surely takes for another language. So a borrowed word
-    may be marked, a misspelt or a short foreign one may not: a hint for the eye, not a verdict.
-    """
-    # Where no blank divides words, a run of letters of another script is one.
-    pieces = regex.split(r"(\s+)" if lang.spaced else rf"(\s+|{_alien(lang)}+)", text, flags=regex.V1)
-    words = [i for i, piece in enumerate(pieces) if piece and not piece.isspace()]
-    marked = {i for i in words if _other_script(pieces[i], lang)}
-    if lang.spaced:
-        marked |= {words[k] for k in _foreign_runs([pieces[i] for i in words], lang)}
-    out: list[tuple[str, bool]] = []
-    for i, piece in enumerate(pieces):
-        # A gap between two marked words is marked with them.
-        flag = i in marked or (piece.isspace() and i - 1 in marked and i + 1 in marked)
-        if out and out[-1][1] == flag:
-            out[-1] = (out[-1][0] + piece, flag)
-        elif piece:
-            out.append((piece, flag))
-    return out
-
-
-def _alien(lang: Language) -> str:
-    """A letter of a script that `lang` is not written in; Common and Inherited are everyone's."""
-    own = "".join(rf"\p{{Script={script}}}" for script in sorted(lang.scripts))
-    return rf"[\p{{L}}--[{own}\p{{Script=Common}}\p{{Script=Inherited}}]]"
-
-
-def _other_script(word: str, lang: Language) -> bool:
-    abbreviation = regex.fullmatch(r"[\W\d]*\p{Lu}[\p{Lu}\d]*[\W\d]*", word)  # DNA is everyone's
-    return not abbreviation and bool(regex.search(_alien(lang), word, flags=regex.V1))
-
-
-def _foreign_runs(words: list[str], lang: Language) -> set[int]:
-    """The places of words that at least half of the windows around them tell to be of another language."""
-    votes, over = [0] * len(words), [0] * len(words)
-    for start in range(len(words) - _WINDOW + 1):
-        flag = _identifier().off_target(" ".join(words[start : start + _WINDOW]), lang.code)
-        for k in range(start, start + _WINDOW):
-            votes[k] += flag
-            over[k] += 1
-    return {k for k, vote in enumerate(votes) if vote and 2 * vote >= over[k]}
-
-
-@cache
-def _identifier() -> Identifier:
-    return Identifier(min_letters=_MIN_LETTERS, min_probability=_SURE, place="compare")
+def _folder(run: Run, entry: dict) -> Path | None:
+    """Where the run's predictions for the file of `entry` lie."""
+    return next((score["folder"] for score in run.scores.values() if stem(score) == stem(entry)), None)

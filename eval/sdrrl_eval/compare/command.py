@@ -1,109 +1,136 @@
-"""Sets evaluations side by side: on the terminal, in Markdown, in LaTeX, and in report.html."""
+"""Sets evaluations side by side: on the terminal, in Markdown, in LaTeX, as data, and in report.html."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.text import Text
+
 from sdrrl_eval import resampling, show
-from sdrrl_eval.compare import cases, export, published, report, runs, tables
+from sdrrl_eval.compare import cases, export, layout, published, report, terminal
+from sdrrl_eval.compare.comparison import Comparison
+from sdrrl_eval.compare.curves import read_curves
 from sdrrl_eval.compare.differences import differences
-from sdrrl_eval.compare.runs import ENGLISH, Row, Run
-from sdrrl_eval.compare.tables import Block, Table
+from sdrrl_eval.compare.latex import latex
+from sdrrl_eval.compare.markdown import markdown
+from sdrrl_eval.compare.runs import predictions, read_runs
+from sdrrl_eval.compare.shared import average_over_languages, shared_scores
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import atomic_write
-from sdrrl_factory.languages import LANGUAGES
-from sdrrl_factory.rows import read_rows
 
-_CHANGES = 3  # up to so many runs, each has its change against the base beside it
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """A table of the paper's layout before its cells are written: blocks of (name, rows), a row a column."""
-
-    title: str
-    columns: list[str]
-    blocks: list[tuple[str, list[Row]]]
+_RANKS = "Bold: best; underlined: second best."
 
 
 def compare(
-    run_dirs: list[str],
+    runs: Sequence[str],
+    *,
     train_log: str | None = None,
-    output: str | None = None,
-    markdown: str | None = None,
-    latex: str | None = None,
     paper: str | None = None,
-    case_ids: str | None = None,
+    case_ids: Sequence[str] | None = None,
     tsne: str | None = None,
-    json: str | None = None,
-    csv: str | None = None,
     correct: str | None = None,
     sacrebleu: str | None = None,
-) -> str:
-    """Print the tables of two or more systems, the first being the base; returns the path of the report.
+) -> Comparison:
+    """Compare two or more systems, the first being the base. `write` makes files of it, `print_comparison` prints it.
 
     Args:
-        run_dirs: evaluation folders, each FOLDER or NAME=FOLDER, or NAME=FOLDER,FOLDER for one checkpoint a language.
+        runs: evaluation folders, each FOLDER or NAME=FOLDER, or NAME=FOLDER,FOLDER for one checkpoint a language.
         train_log: a LLaMA-Factory trainer_log.jsonl; its per-subset losses are drawn into the report.
-        output: the report's path; None is report.html in the last folder.
-        markdown, latex: files the tables are written to as well; json, csv: every score, interval and p-value.
         paper: "table2" ... "table12", "llama2" or "seallm": the published figures; then one system is enough.
-        case_ids: the ids of the case study's items, comma between; None takes the most changed ones.
+        case_ids: the ids of the case study's items; None takes the most changed ones.
         tsne: a folder `sdrrl tsne` wrote; its picture goes into the report.
         correct: "holm" corrects the p-values for the number of tests.
         sacrebleu: "bs" or "ar": the p-values of `sacrebleu --paired-bs` or `--paired-ar` stand beside.
+
+    Raises:
+        UserError: a folder without results, scores that no two systems share, an unknown table or id.
     """
-    if len(run_dirs) < (1 if paper else 2):
-        raise UserError("compare: fewer than two evaluation folders; name the base's first, then the others")
-    runs.predictions.cache_clear()
-    systems = _named([runs.read_run(text) for text in run_dirs], run_dirs)
+    if len(runs) < (1 if paper else 2):
+        raise UserError("compare: fewer than two evaluation folders", "name the base's first, then the others")
+    # A folder may have been evaluated anew since the last comparison of this process.
+    predictions.cache_clear()
+
+    # 1. What is compared: the scores that every system has, and their averages over languages.
+    systems = read_runs(runs)
     beside = published.beside(systems, paper) if paper else []
-    picture = report.picture(tsne) if tsne else ""
-    rows, left_out = runs.rows(systems)
-    layouts, rest = _layouts(rows)
-    family = rows + [row for layout in layouts for _, (*_, row) in layout.blocks]
-    tests = [p for row in family for p in row.tests.values()]
+    picture = report.read_picture(tsne) if tsne else ""
+    scores, left_out = shared_scores(systems)
+    averages, single = average_over_languages(scores)
+
+    # 2. All tests of the comparison are one family; a correction changes what they decide.
+    tests = [p for score in scores + averages for p in score.tests]
     if correct:
         corrected = resampling.holm(tests)
-        family, rows, rest = ([replace(row, corrected=corrected) for row in some] for some in (family, rows, rest))
-        layouts = [_corrected(layout, corrected) for layout in layouts]
-    legend = _legend(len(tests), correct) if len(systems) > 1 else _RANKS
-    said = differences(systems)
-    scores = export.entries(systems, family, sacrebleu)
-    wide = [_table(systems, layout) for layout in layouts]
-    groups = _groups(rest)
-    notes = _notes(systems, rows, left_out) + _sacrebleu_notes(scores, sacrebleu)
-    pages = report.Content(
-        systems,
-        wide + beside,
-        groups,
-        rows,
-        notes,
-        read_curves(train_log) if train_log else {},
-        picture,
-        cases.pick(systems, rows, case_ids.split(",") if case_ids else None),
-        cases.first(systems, rows),
-        said,
-        legend,
+        scores, averages, single = (
+            [score.with_correction(corrected) for score in some] for some in (scores, averages, single)
+        )
+
+    # 3. What is shown of it.
+    entries = export.entries(systems, scores + averages, sacrebleu)
+    return Comparison(
+        runs=systems,
+        scores=scores,
+        single=single,
+        entries=entries,
+        tables=layout.language_tables(systems, averages),
+        score_table=layout.score_table(systems, single),
+        published=beside,
+        differences=differences(systems),
+        legend=_legend(len(tests), correct) if len(systems) > 1 else _RANKS,
+        notes=layout.notes(systems, scores, left_out) + _sacrebleu_notes(entries, sacrebleu),
+        cases=cases.most_changed(systems, scores) if case_ids is None else cases.by_id(systems, scores, case_ids),
+        samples=cases.first_items(systems, scores),
+        curves=read_curves(train_log) if train_log else {},
+        picture=picture,
+        correction=correct,
     )
-    target = Path(output) if output else systems[-1].folders[-1] / "report.html"
-    _write(target, report.page(pages))
-    written = [*wide, *_narrow(systems, groups), *beside]
-    for path, text in (
-        (markdown, lambda: tables.markdown(written, legend, said)),
-        (latex, lambda: tables.latex(written, legend, said)),
-        (json, lambda: export.as_json(scores, legend, said, correct)),
-        (csv, lambda: export.as_csv(scores)),
-    ):
-        if path:
-            _write(Path(path), text())
-    _print(systems, groups, [*wide, *beside], said, [legend, *notes])
-    print(f"report: {target}")
-    return str(target)
 
 
-_RANKS = "Bold: best; underlined: second best."
+def write(
+    comparison: Comparison,
+    output: str | Path | None = None,
+    *,
+    markdown_file: str | Path | None = None,
+    latex_file: str | Path | None = None,
+    json_file: str | Path | None = None,
+    csv_file: str | Path | None = None,
+) -> Path:
+    """Write the report, and the files that are named; returns the report's path.
+
+    Args:
+        output: the report's path; None is report.html in the last folder.
+        markdown_file, latex_file: the tables. json_file, csv_file: every score, interval and p-value.
+
+    Raises:
+        UserError: a file that cannot be written.
+    """
+    path = Path(output) if output else comparison.runs[-1].folders[-1] / "report.html"
+    _write(path, report.page(comparison))
+    own = [*comparison.tables, comparison.score_table] if comparison.score_table else comparison.tables
+    tables, legend, differing = [*own, *comparison.published], comparison.legend, comparison.differences
+    if markdown_file:
+        _write(markdown_file, markdown(tables, legend, differing))
+    if latex_file:
+        _write(latex_file, latex(tables, legend, differing))
+    if json_file:
+        _write(json_file, export.as_json(comparison.entries, legend, differing, comparison.correction))
+    if csv_file:
+        _write(csv_file, export.as_csv(comparison.entries))
+    return path
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The tables on the terminal, below them what they stand on."""
+    console = show.console()
+    for line in comparison.differences:
+        console.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
+    if comparison.differences:
+        console.print()
+    for table in comparison.tables + comparison.published:
+        terminal.print_table(table, console)
+    if comparison.score_table:
+        terminal.print_scores(comparison.score_table, console)
+    for line in [comparison.legend, *comparison.notes]:
+        console.print(Text(line, style="dim"), soft_wrap=True)
 
 
 def _legend(tests: int, correct: str | None) -> str:
@@ -116,195 +143,22 @@ def _legend(tests: int, correct: str | None) -> str:
     if correct:
         chance = "of 100 comparisons without any difference, at most 5 have a mark."
         return f"{marks} {tests} tests, p corrected by Holm: {chance}"
-    chance = f"{tests * resampling.LEVEL:.1f}"
-    return f"{marks} {tests} tests, not corrected: without any difference, chance alone would mark about {chance}."
+    marked = f"{tests * resampling.LEVEL:.1f}"
+    return f"{marks} {tests} tests, not corrected: without any difference, chance alone would mark about {marked}."
 
 
-def _corrected(layout: _Layout, corrected: dict[float, float]) -> _Layout:
-    blocks = [(name, [replace(row, corrected=corrected) for row in rows]) for name, rows in layout.blocks]
-    return replace(layout, blocks=blocks)
-
-
-def _sacrebleu_notes(scores: Sequence[dict], test: str | None) -> list[str]:
-    said = [
-        f"{show.label(s['task'], s['metric'])[:-2]} {show.direction(s)}: {s['system']} {s['p_sacrebleu']:.3f}"
-        for s in scores
-        if s.get("p_sacrebleu") is not None
+def _sacrebleu_notes(entries: Sequence[dict], test: str | None) -> list[str]:
+    values = [
+        f"{show.label(e['task'], e['metric']).rpartition(' ')[0]} {show.direction(e)}: "
+        f"{e['system']} {e['p_sacrebleu']:.3f}"
+        for e in entries
+        if e.get("p_sacrebleu") is not None
     ]
-    return [f"p by sacrebleu --paired-{test}, not corrected: {'; '.join(said)}"] if said else []
+    return [f"p by sacrebleu --paired-{test}, not corrected: {'; '.join(values)}"] if values else []
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: str | Path, text: str) -> None:
     try:
         atomic_write(path, text)
     except OSError as err:
-        raise UserError(f"{path}: cannot be written ({err.strerror}); name another file") from None
-
-
-def _named(systems: list[Run], texts: list[str]) -> list[Run]:
-    """The folders' names; what was typed where names clash."""
-    if len({run.name for run in systems}) == len(systems):
-        return systems
-    return [replace(run, name=text) for run, text in zip(systems, texts, strict=True)]
-
-
-def _layouts(rows: Sequence[Row]) -> tuple[list[_Layout], list[Row]]:
-    """(the paper's layout of every score there is in two languages or more; the rows that are left)."""
-    blocks: dict[tuple, dict[str, Row]] = {}
-    for row in rows:
-        blocks.setdefault((row.scores[0]["task"], row.metric, _side(row)), {})[row.of or row.language] = row
-    found: dict[tuple, list[tuple[str, list[Row]]]] = {}
-    rest = []
-    for (task, metric, side), columns in blocks.items():
-        if len(columns) < 2:
-            rest += columns.values()
-            continue
-        shown = [*columns.values(), runs.average([*columns.values()])]
-        name = f"{show.metric(metric)}, {published.SIDES[side]}" if task != metric else published.SIDES[side]
-        found.setdefault((task, *columns), []).append((name, shown))
-    out = []
-    for (task, *columns), lines in found.items():
-        title = show.label(task, task) if (task, task) in {(r.scores[0]["task"], r.metric) for r in rows} else task
-        heads = [*(code.upper() for code in columns), "AVG."]
-        out.append(_Layout(show.task(title) if title == task else title, heads, lines))
-    return out, rest
-
-
-def _table(systems: list[Run], layout: _Layout) -> Table:
-    blocks = [
-        Block(name, [(run.name, [row.cell(i) for row in rows]) for i, run in enumerate(systems)])
-        for name, rows in layout.blocks
-    ]
-    basis = _bases([row for _, rows in layout.blocks for row in rows if not row.parts])
-    return Table(layout.title, layout.columns, blocks, basis=basis)
-
-
-def _side(row: Row) -> str:
-    if row.scores[0]["source_lang"]:
-        return "to_english" if row.scores[0]["target_lang"] == ENGLISH else "from_english"
-    return "english" if row.language == ENGLISH else "target"
-
-
-def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """(language name, its rows), English last: what was to be learned, then what was to be kept."""
-    codes = sorted(dict.fromkeys(row.language for row in rows), key=lambda code: code == ENGLISH)
-    return [(language_name(code), [row for row in rows if row.language == code]) for code in codes]
-
-
-def language_name(code: str) -> str:
-    return LANGUAGES[code].name if code in LANGUAGES else code
-
-
-def _narrow(systems: list[Run], groups: list[tuple[str, list[Row]]]) -> list[Table]:
-    """A row a score, a column a system: what one language has of scores."""
-    blocks = [
-        Block(
-            name,
-            [
-                (f"{row.label}, {show.direction(row.scores[0])}", [row.cell(i) for i in range(len(systems))])
-                for row in rows
-            ],
-        )
-        for name, rows in groups
-    ]
-    basis = _bases([row for _, rows in groups for row in rows])
-    return [Table("Scores", [run.name for run in systems], blocks, basis=basis)] if blocks else []
-
-
-def _notes(systems: list[Run], rows: Sequence[Row], left_out: Sequence[str]) -> list[str]:
-    """What each number stands on, and what is missing."""
-    notes = _bases(sorted(rows, key=lambda row: row.language == ENGLISH))
-    few = [row for row in rows if not row.mismatch and row.few]
-    untested = [row for row in rows if not (row.mismatch or row.few) and None in row.statistics]
-    if few and len(systems) > 1:
-        notes.append(f"no p-value, of fewer than {resampling.MIN_ITEMS} items: {_called(few)}")
-    if untested and len(systems) > 1:
-        notes.append(f"no p-value, as predictions/ is not there or does not give the score: {_called(untested)}")
-    if left_out:
-        notes.append(f"not in every run, left out: {', '.join(left_out)}")
-    return notes
-
-
-def _bases(rows: Sequence[Row]) -> list[str]:
-    """n and signature, rows that share them on one line."""
-    lines: dict[str, list[Row]] = {}
-    for row in rows:
-        lines.setdefault(_basis(row), []).append(row)
-    return [f"{_called(same)}: {basis}" for basis, same in lines.items()]
-
-
-def _called(rows: Sequence[Row]) -> str:
-    """ "MKQA F1 dan, fin; XL-SUM ROUGE-1 ind"."""
-    names: dict[str, dict[str, None]] = {}
-    for row in rows:
-        names.setdefault(row.label[:-2], {})[show.direction(row.scores[0])] = None
-    return "; ".join(f"{label} {', '.join(where)}" for label, where in names.items())
-
-
-def _basis(row: Row) -> str:
-    each = dict.fromkeys(f"n {s['n']}, {s['signature']}" for s in row.scores)
-    said = f" ({row.mismatch}: not comparable)" if row.mismatch else f" ({row.common})" if row.common else ""
-    return " against ".join(each) + said
-
-
-def read_curves(train_log: str) -> dict[str, list[tuple[int, float]]]:
-    """Per subset (LL, TL, ...) its (step, loss) points; the total ("all") where the log has no subsets.
-
-    A step logged twice (a resumed run) keeps its last loss.
-    """
-    points: dict[str, dict[int, float]] = {}
-    for at, _, row in read_rows(train_log):
-        losses = {m[1] or "all": row[key] for key in row if (m := re.fullmatch(r"loss(?:_([A-Za-z]\w*))?", key))}
-        for name, loss in losses.items():
-            if not isinstance(row.get("current_steps"), int) or not runs.finite(loss):
-                raise UserError("current_steps or a loss is no number", "remove the line", at=at)
-            points.setdefault(name, {})[row["current_steps"]] = float(loss)
-    if not points:
-        raise UserError(f"{train_log}: no line with a loss; name the trainer_log.jsonl in the training's output_dir")
-    if len(points) > 1:
-        points.pop("all", None)
-    return {name: sorted(curve.items()) for name, curve in points.items()}
-
-
-def _print(systems: list[Run], groups: list, wide: list[Table], said: list[str], notes: list[str]) -> None:
-    from rich.text import Text
-
-    console = show.console()
-    for line in said:
-        console.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
-    if said:
-        console.print()
-    tables.terminal(wide, console)
-    if groups:
-        console.print(_grid(systems, groups))
-        console.print()
-    for line in notes:
-        console.print(Text(line, style="dim"), soft_wrap=True)
-
-
-def _grid(systems: list[Run], groups: list[tuple[str, list[Row]]]):
-    from rich.table import Table as Rich
-    from rich.text import Text
-
-    changes = len(systems) <= _CHANGES
-    table = Rich(box=None, pad_edge=False, header_style="bold")
-    table.add_column("score", no_wrap=True)
-    table.add_column("language", no_wrap=True)
-    for i, run in enumerate(systems):
-        table.add_column(Text(run.name), justify="right")
-        if i and changes:
-            table.add_column("change")
-    colours = {"better": "green", "worse": "red", "same": "dim"}
-    looks = {1: "bold", 2: "underline"}
-    for name, rows in groups:
-        table.add_row(Text(name, style="bold"))
-        for row in rows:
-            cells = [Text(f"  {row.label}"), Text(show.direction(row.scores[0]))]
-            for i in range(len(systems)):
-                marks = "" if changes else row.marks(i)
-                cells.append(Text(row.value(i), style=looks.get(row.ranks[i], "")) + Text(marks))
-                if i and changes:
-                    text, marks = row.change(i)[0], row.marks(i)
-                    cells.append(Text(f"{text} {marks}".rstrip(), style=colours[row.colour(i)]))
-            table.add_row(*cells)
-    return table
+        raise UserError(f"cannot be written ({err.strerror})", "name another file", at=str(path)) from None

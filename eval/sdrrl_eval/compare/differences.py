@@ -1,7 +1,8 @@
 """What differs between the systems of a comparison in how their answers were made, beside the systems themselves."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sdrrl_eval import show
 from sdrrl_eval.compare.rescoring import signature_parts
@@ -25,77 +26,79 @@ _WIDTH = 60
 
 def differences(runs: Sequence[Run]) -> list[str]:
     """A line for each setting in which the runs differ: "template: base none; trained llama3"."""
+    # 1. How the answers were decoded. A system of several folders may have several values.
+    decodings = [_dicts(run, "decoding") for run in runs]
     lines = []
     for key, name in _DECODING.items():
-        lines += _line(name, runs, [_values(run, lambda results, key=key: _decoding(results, key)) for run in runs])
-    lines += _line("answers from", runs, [_values(run, _origin) for run in runs])
-    for library in dict.fromkeys(name for run in runs for results in run.results for name in _versions(results)):
-        found = [_values(run, lambda results, name=library: [_versions(results).get(name)]) for run in runs]
-        lines += _line(f"version of {library}", runs, [[v for v in values if v is not None] for values in found])
-    return lines + _of_parts(runs)
+        lines += _line(name, runs, [_distinct(d[key] for d in found if key in d) for found in decodings])
+    origins = [_distinct(d.get("server", "the checkpoint in process") for d in found) for found in decodings]
+    lines += _line("answers from", runs, origins)
+
+    # 2. With which libraries.
+    versions = [_dicts(run, "versions") for run in runs]
+    for library in dict.fromkeys(name for found in versions for one in found for name in one):
+        values = [_distinct(one[library] for one in found if one.get(library) is not None) for found in versions]
+        lines += _line(f"version of {library}", runs, values)
+
+    # 3. Of each task and language; those that differ alike share a line.
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, part, values in [*_of_parts(runs), *_tokenizers(runs)]:
+        alike.setdefault((name, json.dumps(values)), []).append(part)
+    for (name, written), parts in alike.items():
+        lines += _line(f"{name} of {', '.join(parts)}", runs, json.loads(written))
+    return lines
 
 
-def _of_parts(runs: Sequence[Run]) -> list[str]:
-    """The settings of each task and language; parts that differ alike share a line."""
-    alike: dict[tuple, list[str]] = {}
-    for part in dict.fromkeys(part for run in runs for part in _parts(run)):
-        for key, name in _PARTS.items():
-            values = [[entry[key]] if key in (entry := _parts(run).get(part, {})) else [] for run in runs]
-            alike.setdefault((name, json.dumps(values)), []).append(part)
-    for key in dict.fromkeys(key for run in runs for key in run.scores if key[1] == "bleu"):
-        values = [[_tokenizer(run.scores[key])] if key in run.scores else [] for run in runs]
-        where = f"{show.task(key[0])} {show.direction(next(run.scores[key] for run in runs if key in run.scores))}"
-        alike.setdefault(("BLEU tokenizer", json.dumps(values)), []).append(where)
-    return [
-        line
-        for (name, values), parts in alike.items()
-        for line in _line(f"{name} of {', '.join(parts)}", runs, json.loads(values))
+def _dicts(run: Run, key: str) -> list[dict]:
+    """What each folder's results.json has there; a file of an older version has nothing."""
+    return [results[key] for results in run.results if isinstance(results.get(key), dict)]
+
+
+def _of_parts(runs: Sequence[Run]) -> list[tuple[str, str, list[list]]]:
+    """(setting, part of the evaluation, the values in each run) of the settings of a task in a language."""
+    parts_of = [
+        {part: about for found in _dicts(run, "parts") for part, about in found.items() if isinstance(about, dict)}
+        for run in runs
     ]
+    settings = []
+    for part in dict.fromkeys(part for parts in parts_of for part in parts):
+        abouts = [parts.get(part, {}) for parts in parts_of]
+        for key, name in _PARTS.items():
+            settings.append((name, part, [[about[key]] if key in about else [] for about in abouts]))
+    return settings
+
+
+def _tokenizers(runs: Sequence[Run]) -> list[tuple[str, str, list[list]]]:
+    """The same of BLEU's tokenizer, which stands in a score's signature."""
+    settings = []
+    for key in dict.fromkeys(key for run in runs for key in run.scores if key[1] == "bleu"):
+        scores = [run.scores.get(key) for run in runs]
+        part = f"{show.task(key[0])} {next(show.direction(score) for score in scores if score)}"
+        tokenizers = [[signature_parts(score["signature"]).get("tok")] if score else [] for score in scores]
+        settings.append(("BLEU tokenizer", part, tokenizers))
+    return settings
 
 
 def _line(name: str, runs: Sequence[Run], values: Sequence[list]) -> list[str]:
-    """None where all have the same, or where a run does not say."""
+    """One line, or none where all have the same, or where a run does not say."""
     if not all(values) or len({json.dumps(one, sort_keys=True) for one in values}) < 2:
         return []
     return [f"{name}: " + "; ".join(f"{run.name} {_text(one)}" for run, one in zip(runs, values, strict=True))]
 
 
 def _text(values: list) -> str:
-    words = [
-        "none" if value is None else json.dumps(value, ensure_ascii=False) if not isinstance(value, int) else str(value)
-        for value in values
-    ]
-    return " or ".join(word if len(word) <= _WIDTH else f'{word[: _WIDTH - 2]}…"' for word in words)
+    words = []
+    for value in values:
+        if value is None:
+            word = "none"
+        elif isinstance(value, int):
+            word = str(value)
+        else:
+            word = json.dumps(value, ensure_ascii=False)
+        words.append(word if len(word) <= _WIDTH else f'{word[: _WIDTH - 2]}…"')
+    return " or ".join(words)
 
 
-def _values(run: Run, of) -> list:
-    """The distinct values in the run's folders."""
-    found = [value for results in run.results for value in of(results)]
-    return list({json.dumps(value, sort_keys=True): value for value in found}.values())
-
-
-def _decoding(results: dict, key: str) -> list:
-    decoding = results.get("decoding")
-    return [decoding[key]] if isinstance(decoding, dict) and key in decoding else []
-
-
-def _origin(results: dict) -> list:
-    decoding = results.get("decoding")
-    return [decoding.get("server", "the checkpoint in process")] if isinstance(decoding, dict) else []
-
-
-def _versions(results: dict) -> dict:
-    found = results.get("versions")
-    return found if isinstance(found, dict) else {}
-
-
-def _parts(run: Run) -> dict[str, dict]:
-    found: dict[str, dict] = {}
-    for results in run.results:
-        parts = results.get("parts")
-        found |= {k: v for k, v in parts.items() if isinstance(v, dict)} if isinstance(parts, dict) else {}
-    return found
-
-
-def _tokenizer(score: dict) -> str | None:
-    return signature_parts(score["signature"]).get("tok")
+def _distinct(values: Iterable[Any]) -> list:
+    """Each value once; lists and dicts are values too."""
+    return list({json.dumps(value, sort_keys=True): value for value in values}.values())

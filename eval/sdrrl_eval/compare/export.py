@@ -4,46 +4,50 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from sdrrl_eval import resampling
 from sdrrl_eval.compare import rescoring
-from sdrrl_eval.compare.runs import Row, Run, predictions, stem
+from sdrrl_eval.compare.runs import Run, predictions, stem
+from sdrrl_eval.compare.shared import SharedScore
 from sdrrl_factory.errors import UserError
 
 SACREBLEU = ("bs", "ar")
 
 
-def entries(systems: Sequence[Run], rows: Sequence[Row], sacrebleu: str | None = None) -> list[dict]:
+def entries(runs: Sequence[Run], scores: Sequence[SharedScore], sacrebleu: str | None = None) -> list[dict]:
     """One for each score of each system, averages over languages included (their target_lang is "average").
 
     p is uncorrected, p_corrected what decides where the comparison is corrected; both against the first system.
     sacrebleu: "bs" or "ar"; p_sacrebleu is then what `sacrebleu --paired-bs` or `--paired-ar` says of it.
     """
     found = []
-    for row in rows:
-        own = sacrebleu_p(row, sacrebleu) if sacrebleu else {}
-        for i, (run, score) in enumerate(zip(systems, row.scores, strict=True)):
-            low, high = score["ci95"] or (None, None)
-            p = row.p(i) if i else None
+    for score in scores:
+        p_sacrebleu = sacrebleu_p(score, sacrebleu) if sacrebleu else {}
+        parts = ", ".join(part.taught or part.language for part in score.parts)
+        for i, (run, result) in enumerate(zip(runs, score.scores, strict=True)):
+            low, high = result["ci95"] or (None, None)
             entry = {
                 "system": run.name,
-                "task": score["task"],
-                "metric": score["metric"],
-                "source_lang": score["source_lang"] if not row.parts else None,
-                "target_lang": score["target_lang"] if not row.parts else "average",
-                "of": row.of or (", ".join(part.of or part.language for part in row.parts) or None),
-                "value": score["value"],
+                "task": result["task"],
+                "metric": result["metric"],
+                "source_lang": None if score.parts else result["source_lang"],
+                "target_lang": "average" if score.parts else result["target_lang"],
+                "of": score.taught or parts or None,
+                "value": result["value"],
                 "ci95_low": low,
                 "ci95_high": high,
-                "n": score["n"],
-                "signature": score["signature"],
-                "test": row.test if i else None,
-                "p": p,
-                "p_corrected": row.shown_p(i) if i and row.corrected is not None else None,
-                "marks": row.marks(i),
-                "note": row.mismatch or row.common,
+                "n": result["n"],
+                "signature": result["signature"],
+                "test": score.test if i else None,
+                "p": score.p(i) if i else None,
+                "p_corrected": score.deciding_p(i) if i and score.corrected is not None else None,
+                "marks": score.marks(i),
+                "note": score.mismatch or score.common,
             }
-            found.append(entry | ({"p_sacrebleu": own.get(i)} if sacrebleu else {}))
+            if sacrebleu:
+                entry["p_sacrebleu"] = p_sacrebleu.get(i)
+            found.append(entry)
     return found
 
 
@@ -68,21 +72,23 @@ def as_csv(scores: Sequence[dict]) -> str:
     return text.getvalue()
 
 
-def sacrebleu_p(row: Row, test: str) -> dict[int, float]:
+def sacrebleu_p(score: SharedScore, test: str) -> dict[int, float]:
     """Each run's p-value against the base by sacrebleu's own test, of BLEU and chrF; empty of other scores.
 
     None of a run with the base's score: sacrebleu 2.6's bootstrap says 0.001 of two systems with the same answers.
     """
     if test not in SACREBLEU:
-        raise UserError(f"--sacrebleu-p {test}: unknown; known: {', '.join(SACREBLEU)}")
-    if not row.items or row.parts or not (row.metric == "bleu" or row.metric.startswith("chrf")):
+        raise UserError(f"--sacrebleu-p {test}: unknown", f"known: {', '.join(SACREBLEU)}")
+    if not score.items or score.parts or not (score.metric == "bleu" or score.metric.startswith("chrf")):
         return {}
     from sacrebleu.significance import PairedTest
 
-    given = [predictions(score["folder"], stem(score)) for score in row.scores]
-    answers = [rescoring.texts([items[item] for item in row.items]) for items in given]
-    metric = rescoring.scorer(row.metric, rescoring.signature_parts(row.scores[0]["signature"]))
-    named = [(str(i), outputs) for i, (outputs, _) in enumerate(answers)]
-    _, scores = PairedTest(named, {row.metric: metric}, [answers[0][1]], test_type=test)()
-    found = next(values for name, values in scores.items() if name != "System")
-    return {i: float(r.p_value) for i, r in enumerate(found) if i and r.score != found[0].score}
+    rows_of = [predictions(entry["folder"], stem(entry)) for entry in score.scores]
+    answers = [rescoring.texts([rows[item] for item in score.items]) for rows in rows_of]
+    metric = rescoring.scorer(score.metric, rescoring.signature_parts(score.scores[0]["signature"]))
+    # sacrebleu takes systems as (name, outputs) and the references as a list of streams; the first is the baseline.
+    systems: list[tuple[str, Sequence[str]]] = [(str(i), outputs) for i, (outputs, _) in enumerate(answers)]
+    _, results = PairedTest(systems, {score.metric: metric}, [answers[0][1]], test_type=test)()
+    # Beside the systems' names, one column: the metric under the name sacrebleu gives it.
+    column: list[Any] = next(values for name, values in results.items() if name != "System")
+    return {i: float(r.p_value) for i, r in enumerate(column) if i and r.score != column[0].score}
