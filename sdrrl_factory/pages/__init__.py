@@ -69,8 +69,9 @@ _HTML = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    keep_trailing_newline=True,
 )
 # Jinja2 escapes for HTML only. `finalize` sees whatever an expression of a template is about to write; as it returns
 # Markup, HTML's escaping finds nothing left to do.
-_MARKDOWN = _HTML.overlay(finalize=_plain, keep_trailing_newline=True)
+_MARKDOWN = _HTML.overlay(finalize=_plain)
 _MARKDOWN.filters |= {"fence": _fence, "table": _table}
