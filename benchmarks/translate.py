@@ -82,7 +82,7 @@ def saved(path: str) -> None:
     from sdrrl_factory.transfer.subsets import sides
     from sdrrl_factory.transfer.translate import Engine
 
-    batch = draw(columns(list(Reading(path, None, str))), 0.5, 42)
+    batch = draw(columns(list(Reading(path, None))), 0.5, 42)
     batch["answer"] = [
         " ".join(reversed(text.split())) if origin == "G" else text
         for text, origin in zip(batch["output"], batch["answer_origin"], strict=True)

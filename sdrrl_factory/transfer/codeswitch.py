@@ -2,22 +2,17 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 from sdrrl_factory import text as _text
+from sdrrl_factory.errors import under
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.transfer.dictionaries import Dictionary
 from sdrrl_factory.transfer.draw import rng
-from sdrrl_factory.transfer.store import Batch
+from sdrrl_factory.transfer.stage import Batch, Stage
 from sdrrl_factory.words import Spans, joins, segmenter
-
-# Subset -> (the question's columns, whether they are in the source language).
-QUESTIONS = {
-    "LL": ("instruction", "input", True),
-    "TL": ("instruction_mt", "input_mt", False),
-    "LT": ("instruction", "input", True),
-    "TT": ("instruction_mt", "input_mt", False),
-}
 
 # One line of plain prose: nothing to keep in it, which most questions need not be searched for.
 _PROSE = re.compile(r"(?:[^\W_]|[ ,;!?'’\"“”]|[.:](?= |$))*")
@@ -26,49 +21,57 @@ _PROSE = re.compile(r"(?:[^\W_]|[ ,;!?'’\"“”]|[.:](?= |$))*")
 Known = tuple[str, int, list[tuple[int, int, list[str]]]]
 
 
-def switch_batch(
-    batch: Batch,
-    forward: Dictionary,
-    backward: Dictionary,
-    probability: float,
-    seed: int,
-    source: str,
-    target: str,
-    place: str,
-) -> Batch:
-    """+ instruction_ll_cs, input_ll_cs, ... for the four sets, and switch_counts, {set: [words, known, switched]}.
+@dataclass(frozen=True)
+class Switch(Stage):
+    """+ instruction_ll_cs, input_ll_cs, ... for each set, and switch_counts, {set: [words, known, switched]}.
 
     Source-language questions get target words, translated questions source words; each set draws for itself. What
-    `text.pieces` and `text.spans` keep from the translator (code, URLs, placeholders) is kept here too. `UserError` at
-    `place` when a language's segmenter is missing.
+    `text.pieces` and `text.spans` keep from the translator (code, URLs, placeholders) is kept here too.
+
+    questions: set -> its question, "x" or "T(x)" (`sets.SWITCHED`).
+    forward, backward: the dictionaries from source to target, and back.
+    probability: p; 0 is the paper's ablation without code-switching.
+
+    Raises: UserError about the key "target_lang" when a language's segmenter is missing.
     """
-    languages = {True: source, False: target}
-    segment = {is_source: segmenter(code, place) for is_source, code in languages.items()}
-    out = {**batch, "switch_counts": []}
-    for subset in QUESTIONS:
-        for name in ("instruction", "input"):
-            out[f"{name}_{subset.lower()}_cs"] = []
-    for i, rid in enumerate(batch["id"]):
-        texts = {  # LL and LT, TL and TT differ in their draws only
-            column: _known(batch[column][i], forward if is_source else backward, segment[is_source])
-            for subset in ("LL", "TL")
-            for *columns, is_source in [QUESTIONS[subset]]
-            for column in columns
-        }
-        counts = {}
-        for subset, (*columns, is_source) in QUESTIONS.items():
-            random = rng(seed, rid, f"switch {subset}")
-            counts[subset] = [0, 0, 0]
-            for column, name in zip(columns, ("instruction", "input"), strict=True):
-                known = texts[column]
-                text, switched = _switched(known, probability, random, LANGUAGES[languages[is_source]].spaced)
-                out[f"{name}_{subset.lower()}_cs"].append(text)
-                if known:
-                    counts[subset] = [
-                        a + b for a, b in zip(counts[subset], (known[1], len(known[2]), switched), strict=True)
-                    ]
-        out["switch_counts"].append(counts)
-    return out
+
+    questions: dict[str, str]
+    forward: Dictionary
+    backward: Dictionary
+    probability: float
+    seed: int
+    source: str
+    target: str
+    version: ClassVar[int] = 2
+
+    def __call__(self, batch: Batch, tool: None = None) -> Batch:
+        with under("target_lang"):
+            in_source, in_target = segmenter(self.source), segmenter(self.target)
+        out: Batch = {**batch, "switch_counts": []}
+        for name in self.questions:
+            out[f"instruction_{name.lower()}_cs"] = []
+            out[f"input_{name.lower()}_cs"] = []
+        for i, record_id in enumerate(batch["id"]):
+            # The sets differ in their draws only: each text is searched once.
+            words = {
+                column: _known(batch[column][i], dictionary, segment)
+                for suffix, dictionary, segment in (("", self.forward, in_source), ("_mt", self.backward, in_target))
+                for column in (f"instruction{suffix}", f"input{suffix}")
+            }
+            counts = {}
+            for name, question in self.questions.items():
+                random = rng(self.seed, record_id, f"switch {name}")
+                suffix, code = ("", self.source) if question == "x" else ("_mt", self.target)
+                counts[name] = [0, 0, 0]
+                for part in ("instruction", "input"):
+                    known = words[f"{part}{suffix}"]
+                    text, switched = _switched(known, self.probability, random, LANGUAGES[code].spaced)
+                    out[f"{part}_{name.lower()}_cs"].append(text)
+                    if known:
+                        more = (known[1], len(known[2]), switched)
+                        counts[name] = [count + new for count, new in zip(counts[name], more, strict=True)]
+            out["switch_counts"].append(counts)
+        return out
 
 
 def _known(text: str | None, dictionary: Dictionary, segment: Callable[[str], Spans]) -> Known | None:
@@ -101,7 +104,8 @@ def _switched(known: Known | None, probability: float, random: Random, spaced: b
     if known is None:
         return None, 0
     text, _, words = known
-    parts, done, switched = [], 0, 0
+    parts: list[str] = []
+    done = switched = 0
     for start, end, translations in words:
         if random.random() >= probability:
             continue

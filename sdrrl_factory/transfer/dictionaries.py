@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES
+from sdrrl_factory.rows import read_lines
 from sdrrl_factory.words import segmenter
 
 Dictionary = dict[str, list[str]]
@@ -43,20 +44,19 @@ _LATIN = re.compile("[A-Za-zＡ-Ｚａ-ｚ]")
 _ROUNDS, _LONGEST, _SURE = 10, 40, 0.3
 
 
-def load(
-    dictionary: str, source: str, target: str, pairs: Sequence[tuple[str, str]], place: str
-) -> tuple[Dictionary, Dictionary]:
+def load(dictionary: str, source: str, target: str, pairs: Sequence[tuple[str, str]]) -> tuple[Dictionary, Dictionary]:
     """The dictionaries source -> target and target -> source, keyed by lower-cased word.
 
     dictionary: "freedict" (Debian's dictd files), "induced" (from `pairs`, sentences of source and target), or the path
-    of a MUSE or TSV file. A word that translates to itself is left out. `UserError` at `place` when there is none.
+    of a MUSE or TSV file. A word that translates to itself is left out. Raises UserError without a key when there is
+    none, at file:line for a broken file.
     """
     if dictionary == "freedict":
-        entries = freedict(source, target, place)
+        entries = freedict(source, target)
     elif dictionary == "induced":
-        entries = induced(pairs, source, target, place)
+        entries = induced(pairs, source, target)
     else:
-        entries = _from_path(dictionary, source, target, place)
+        entries = _from_path(dictionary, source, target)
     forward = _by_word(entries)
     return forward, _by_word((right, left) for left, right in entries)
 
@@ -72,58 +72,56 @@ def _by_word(entries: Entries) -> Dictionary:
 # FreeDict
 
 
-def freedict(source: str, target: str, place: str, folder: Path = _DICTD) -> list[tuple[str, str]]:
+def freedict(source: str, target: str, folder: Path = _DICTD) -> list[tuple[str, str]]:
     """Word pairs of FreeDict's source-target and target-source dictionaries, whichever are installed."""
     one, two = LANGUAGES[source].freedict, LANGUAGES[target].freedict
-    names, found = [], []
+    names: list[str] = []
+    pairs: list[tuple[str, str]] = []
     for left, right in ((one, two), (two, one)):
-        if right not in _DEBIAN.get(left, "").split():
+        if left is None or right not in _DEBIAN.get(left, "").split():
             continue
         names.append(f"freedict-{left}-{right}")
         index, body = folder / f"{names[-1]}.index", folder / f"{names[-1]}.dict.dz"
         if not index.is_file() or not body.is_file():
             continue
         if left == one:
-            found += _read_dictd(index, body, source, target)
+            pairs += _read_dictd(index, body, source, target)
         else:
-            found += [(word, head) for head, word in _read_dictd(index, body, target, source)]
-    if names and not found:
+            pairs += [(word, head) for head, word in _read_dictd(index, body, target, source)]
+    if names and not pairs:
         packages = " ".join(f"dict-{name}" for name in names)
-        raise UserError(
-            f"{place}: {folder} has no {' or '.join(names)}; run `apt-get install {packages}` (or one of them), "
-            "or set code_switch.dictionary: induced"
-        )
-    if not found:
-        raise UserError(
-            f"{place}: Debian has no FreeDict for {source}-{target}; "
-            "set code_switch.dictionary: induced, or the path of a MUSE or TSV file"
-        )
-    return found
+        hint = f"run `apt-get install {packages}` (or one of them), or set code_switch.dictionary: induced"
+        raise UserError(f"{folder} has no {' or '.join(names)}", hint)
+    if not pairs:
+        hint = "set code_switch.dictionary: induced, or the path of a MUSE or TSV file"
+        raise UserError(f"Debian has no FreeDict for {source}-{target}", hint)
+    return pairs
 
 
 def _read_dictd(index: Path, body: Path, source: str, target: str) -> list[tuple[str, str]]:
+    """(word, translation) of a dictd dictionary: its index has a line (word, offset, size) for each entry of the body."""
     try:
         with gzip.open(body) as f:  # .dz is gzip with a seek table
             data = f.read()
     except (OSError, EOFError, zlib.error) as err:
-        raise UserError(f"{body}: not a dictzip file ({err}); reinstall the dictionary package") from None
+        raise UserError(f"not a dictzip file ({err})", "reinstall the dictionary package", at=str(body)) from None
     entries: dict[str, list[tuple[bool, int, str, list[str]]]] = {}
     for number, line in enumerate(index.read_text(encoding="utf-8").splitlines(), 1):
         fields = line.split("\t")
         try:
             begin, size = map(_number, fields[1:3])
         except (KeyError, ValueError):
-            raise UserError(f"{index}:{number}: not a dictd index line; reinstall the dictionary package") from None
+            at = f"{index}:{number}"
+            raise UserError("not a dictd index line", "reinstall the dictionary package", at=at) from None
         if fields[0].startswith("00database"):
             continue
         title, *rows = data[begin : begin + size].decode("utf-8", "replace").splitlines() or [""]
         head = _clean(_headword(title), source)
         glosses = _glosses(rows, target)
         if head and " " not in head and glosses:
-            said = re.search(r"/(.*)/", title)
-            entries.setdefault(head.lower(), []).append(
-                ("<" in title, len(said.group(1)) if said else 0, head, glosses)
-            )
+            spoken = re.search(r"/(.*)/", title)
+            length = len(spoken.group(1)) if spoken else 0
+            entries.setdefault(head.lower(), []).append(("<" in title, length, head, glosses))
     return [pair for same in entries.values() for pair in _merged(same)]
 
 
@@ -182,7 +180,7 @@ def _number(text: str) -> int:
 # MUSE and TSV files
 
 
-def _from_path(pattern: str, source: str, target: str, place: str) -> list[tuple[str, str]]:
+def _from_path(pattern: str, source: str, target: str) -> list[tuple[str, str]]:
     """{source} and {target} are the two-letter codes, or the three-letter ones, or turned round."""
     one, two = LANGUAGES[source], LANGUAGES[target]
     for left, right, is_forward in ((one, two, True), (two, one, False)):
@@ -193,92 +191,81 @@ def _from_path(pattern: str, source: str, target: str, place: str) -> list[tuple
             if path.is_file():
                 entries = list(_read_columns(path))
                 return entries if is_forward else [(y, x) for x, y in entries]
-    path = pattern.replace("{source}", one.iso1).replace("{target}", two.iso1)
-    wrong = "is a folder; name a file in it" if Path(path).is_dir() else "no such file; check the path"
-    raise UserError(f"{place}: {path}: {wrong}, or set freedict or induced")
+    path = Path(pattern.replace("{source}", one.iso1).replace("{target}", two.iso1))
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder", "name a file in it, or set freedict or induced")
+    raise UserError(f"{path}: no such file", "check the path, or set freedict or induced")
 
 
 def _read_columns(path: Path) -> Iterator[tuple[str, str]]:
     """MUSE: `word translation`, by a blank or tab; TSV: word, then columns of translations divided by , or ;"""
     empty = True
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in read_lines(path):
+        at = f"{path}:{number}"
+        if "\0" in line:
+            raise UserError("a NUL byte", "this is no text file, name another", at=at)
         if not line.strip():
             continue
-        word, *columns = [c.strip() for c in (line.split("\t") if "\t" in line else line.split())]
+        word, *columns = [column.strip() for column in (line.split("\t") if "\t" in line else line.split())]
+        # Three words by blanks: which of them is the phrase is anyone's guess.
         if "\t" not in line and len(columns) > 1:
-            raise UserError(f"{path}:{number}: {len(columns) + 1} words; divide the columns by a tab")
+            raise UserError(f"{len(columns) + 1} words", "divide the columns by a tab", at=at)
         translations = [t.strip() for column in columns for t in re.split("[,;]", column) if t.strip()]
         if not word or not translations:
-            raise UserError(f"{path}:{number}: one column; write `word translation`, divided by a blank or tab")
+            raise UserError("one column", "write `word translation`, divided by a blank or tab", at=at)
         empty = False
         for translation in translations:
             yield word, translation
     if empty:
-        raise UserError(f"{path}: no entries; write `word translation` lines")
-
-
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
-        text = raw.decode("utf-8-sig")
-    except PermissionError:
-        raise UserError(f"{path}: may not be read; check its permissions") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as err:
-        raise UserError(f"{path}: broken gzip file ({err}); fetch it again") from None
-    except UnicodeDecodeError as err:
-        line = raw.count(b"\n", 0, err.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8; convert the file, e.g. with iconv -t UTF-8") from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{path}:{line}: a NUL byte; this is no text file, name another")
-    return text
+        raise UserError("no entries", "write `word translation` lines", at=str(path))
 
 
 # Induced
 
 
-def induced(pairs: Sequence[tuple[str, str]], source: str, target: str, place: str) -> list[tuple[str, str]]:
+def induced(pairs: Sequence[tuple[str, str]], source: str, target: str) -> list[tuple[str, str]]:
     """Word pairs of parallel sentences: IBM model 1 (Brown et al. 1993) in both directions, their alignments' common
     links that occur twice and that both directions believe in."""
     try:
         from nltk.translate import AlignedSent, IBMModel1
     except ImportError:
-        raise UserError(f"{place}: induced needs nltk; run `pip install 'sdrrl-factory[align]'`") from None
-    sentences = _sentences(pairs, source, target, place)
-    none = f"{place}: no word pairs in {len(pairs)} parallel sentences; raise parallel.size or name a dictionary"
+        raise UserError("induced needs nltk", "run `pip install 'sdrrl-factory[align]'`") from None
+    empty = UserError(f"no word pairs in {len(pairs)} parallel sentences", "raise parallel.size or name a dictionary")
+    sentences = _sentences(pairs, source, target)
     if not sentences:
-        raise UserError(none)
+        raise empty
+    # nltk's model learns p(word of the first | word of the second) of each AlignedSent, and aligns it by that.
     forward = [AlignedSent(right, left) for left, right in sentences]
     backward = [AlignedSent(left, right) for left, right in sentences]
     given_left = IBMModel1(forward, _ROUNDS).translation_table
     given_right = IBMModel1(backward, _ROUNDS).translation_table
-    links: Counter = Counter()
+    # A link that both directions draw: each alone links every word to something.
+    links: Counter[tuple[str, str]] = Counter()
     for (left, right), there, back in zip(sentences, forward, backward, strict=True):
         both = {(i, j) for j, i in there.alignment} & set(back.alignment)
         links.update((left[i], right[j]) for i, j in sorted(both, key=str) if i is not None and j is not None)
-    found = [
+    entries = [
         (left, right)
         for (left, right), count in sorted(links.items(), key=lambda item: (-item[1], item[0]))
         if count > 1 and min(given_left[right][left], given_right[left][right]) >= _SURE
     ]
-    if not found:
-        raise UserError(none)
-    return found
+    if not entries:
+        raise empty
+    return entries
 
 
-def _sentences(pairs, source: str, target: str, place: str) -> list[tuple[list[str], list[str]]]:
+def _sentences(pairs: Sequence[tuple[str, str]], source: str, target: str) -> list[tuple[list[str], list[str]]]:
     """The pairs as words, lower-cased; a word that occurs once tells nothing, a long sentence takes long."""
     sides = []
     for side, code in enumerate((source, target)):
-        spans = segmenter(code, place)
+        spans = segmenter(code)
         texts = [pair[side].lower() for pair in pairs]
         sides.append([[text[a:b] for a, b in spans(text)] for text in texts])
     common = [{word for word, n in Counter(w for words in side for w in words).items() if n > 1} for side in sides]
-    out = []
+    sentences = []
     for left, right in zip(*sides, strict=True):
         if max(len(left), len(right)) <= _LONGEST:
             kept = [w for w in left if w in common[0]], [w for w in right if w in common[1]]
             if all(kept):
-                out.append(kept)
-    return out
+                sentences.append(kept)
+    return sentences

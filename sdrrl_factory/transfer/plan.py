@@ -1,104 +1,110 @@
 """`sdrrl prepare --dry-run`: what a recipe would do, in counts; no model is loaded and nothing is written."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from sdrrl_factory.memory import translation_kind
 from sdrrl_factory.text import pieces
-from sdrrl_factory.transfer import sources
-from sdrrl_factory.transfer.pipeline import Place, check, memory_of
+from sdrrl_factory.transfer import inputs
 from sdrrl_factory.transfer.recipe import PrepareConfig
-from sdrrl_factory.transfer.sampling import draw
-from sdrrl_factory.transfer.subsets import sides
+from sdrrl_factory.transfer.sampling import Sample
+from sdrrl_factory.transfer.sets import SIDES, has_natural, has_own_answers, sides
+from sdrrl_factory.transfer.sources import Reading
 from sdrrl_factory.transfer.translate import route
 
 
-def dry_run(config: PrepareConfig, place: Place) -> dict[str, int]:
+def dry_run(config: PrepareConfig) -> dict[str, int]:
     """Print the counts of a run; returns them.
 
     The model's own answers are not known yet: the ground truth stands in for them, so the segments are an estimate.
     """
-    targets, translator = check(config, place)
-    parts = sides(config.systems)
-    keep = config.sampling.keep_ground_truth if "sdrrl" in config.systems else 1.0
-    reading = sources.Reading(config.instructions, config.max_samples)
-    seen = _Distinct()
+    targets = inputs.check(config)
+    own_answers = has_own_answers(config.systems)
+    sample = Sample(config.sampling.keep_ground_truth if own_answers else 1.0, config.seed)
+    columns = _translated_columns(config)
+    reading = Reading(config.instructions, config.max_samples)
+    distinct = _Distinct()
     records = own = occurrences = 0
     for record in reading:
         records += 1
-        own += draw({"id": [record["id"]]}, keep, config.seed)["answer_origin"][0] == "G"
-        if parts:
-            question = [p for p in ("instruction", "input") if "question" in parts]
-            fields = [*question, "output"] if {"answer", "output"} & set(parts) else question
-            segments = [p for field in fields for p, wanted in pieces(record[field]) if wanted]
-            occurrences += len(segments)
-            seen.add(segments)
+        own += sample({"id": [record["id"]]})["answer_origin"][0] == "G"
+        segments = [piece for column in columns for piece, is_sentence in pieces(record[column]) if is_sentence]
+        occurrences += len(segments)
+        distinct.add(segments)
     counts = {
         "records": records,
         "left out": sum(reading.left_out.values()),
         "own answers": own,
         "segments": occurrences,
-        "distinct segments": len(seen),
+        "distinct segments": len(distinct),
     }
     for line in reading.formats:
         print(f"reading   {line}")
-    told = ", ".join(f"{n} {why}" for why, n in reading.left_out.most_common())
-    print(f"records   {records}" + f" (left out: {told})" * bool(told))
-    if "sdrrl" in config.systems:
-        g = config.generator
-        print(
-            f"generator {own} answers of at most {g.max_new_tokens} tokens, in about {-(-own // g.batch_size)} batches"
-        )
-    if translator:
-        per_text = f"{occurrences} segments in the records, {len(seen)} distinct (own answers estimated)"
-        print(f"segments  {per_text}")
+    left_out = ", ".join(f"{count} {reason}" for reason, count in reading.left_out.most_common())
+    print(f"records   {records} (left out: {left_out})" if left_out else f"records   {records}")
+    if own_answers:
+        generator = config.generator
+        batches = -(-own // generator.batch_size)
+        print(f"generator {own} answers of at most {generator.max_new_tokens} tokens, in about {batches} batches")
+    if columns and config.translator.backend != "none":
+        print(f"segments  {occurrences} segments in the records, {len(distinct)} distinct (own answers estimated)")
     for target in targets:
-        counts |= _target(config, target, translator, seen, records)
+        counts[f"{target.code} calls"] = _target(config, target, distinct, records)
     print("nothing was loaded or written; without --dry-run the same command does it")
     return counts
 
 
-def _target(config, target, translator, seen, records: int) -> dict[str, int]:
+def _translated_columns(config: PrepareConfig) -> list[str]:
+    """The columns of a record that the translator sees; the ground truth stands in for the drawn answer."""
+    parts = sides(config.systems)
+    columns = [*SIDES["question"]] if "question" in parts else []
+    return [*columns, "output"] if {"answer", "output"} & set(parts) else columns
+
+
+def _target(config: PrepareConfig, target: inputs.Target, distinct: "_Distinct", records: int) -> int:
+    """Print what a target language takes; returns the segments to send to the translator."""
     code, calls = target.code, 0
-    if translator:
+    engine = inputs.engine(config, code)
+    if engine:
         hops = route(config.source_lang, code, config.translator.via)
-        known = _known(config, translator.name, *hops[0], seen)
-        calls = (len(seen) - known) * len(hops)
-        back = " and about as many back (round trip)" * (config.quality.backend == "roundtrip")
-        print(f"{code}       translator: {calls} segments to send{back}, {known} known to the memory")
-    if config.quality.backend == "cometkiwi" and translator:
-        print(f"{code}       quality: about {records * len(sides(config.systems))} pairs to score")
+        remembered = _remembered(config, engine.translator.signature(*hops[0]), *hops[0], distinct)
+        calls = (len(distinct) - remembered) * len(hops)
+        back = " and about as many back (round trip)" if config.quality.backend == "roundtrip" else ""
+        print(f"{code}       translator: {calls} segments to send{back}, {remembered} known to the memory")
+        if config.quality.backend == "cometkiwi":
+            print(f"{code}       quality: about {records * len(sides(config.systems))} pairs to score")
     if target.forward:
         print(f"{code}       dictionary: {len(target.forward)} source words, {len(target.backward)} target words")
-    if "sdrrl" in config.systems:
+    if has_natural(config.systems):
         natural = f"mt {2 * len(target.pairs)}, comp {len(target.pairs) + len(target.sentences)}"
         print(f"{code}       rows: LL {records}; TL, LT, TT at most {records}; {natural}")
-    return {f"{code} calls": calls}
+    return calls
 
 
-def _known(config: PrepareConfig, name: str, source: str, target: str, seen: "_Distinct") -> int:
-    memory = memory_of(config)
+def _remembered(config: PrepareConfig, signature: str, source: str, target: str, distinct: "_Distinct") -> int:
+    """How many of the segments the memory has the translations of."""
+    memory = inputs.memory_of(config)
     if not memory.path.is_file():
         return 0
-    kind = translation_kind(name, source, target)
     with memory:
-        return sum(len(memory.get(kind, chunk)) for chunk in seen.chunks())
+        kind = translation_kind(signature, source, target)
+        return sum(len(memory.get(kind, chunk)) for chunk in distinct.chunks())
 
 
 class _Distinct:
     """A set of strings on disk: SQLite's unnamed database spills out of memory by itself."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._db = sqlite3.connect("")
         self._db.execute("CREATE TABLE seen (text TEXT PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, texts: Iterable[str]) -> None:
-        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", ((t,) for t in texts))
+        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", ((text,) for text in texts))
 
     def __len__(self) -> int:
         return self._db.execute("SELECT count(*) FROM seen").fetchone()[0]
 
-    def chunks(self):
+    def chunks(self) -> Iterator[list[str]]:
         rows = self._db.execute("SELECT text FROM seen")
         while chunk := rows.fetchmany(1000):
             yield [text for (text,) in chunk]

@@ -277,7 +277,8 @@ def docstrings() -> list[str]:
     for module in (argparse, logging, statistics, subprocess, tarfile, threading, typing, zipfile):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and (text := ast.get_docstring(node)):
-                sentences += re.split(r"(?<=[.:])\s+", " ".join(text.split()))
+    from sdrrl_factory.transfer import parallel
+    from sdrrl_factory.transfer.recipe import Parallel
     return [sentence for sentence in dict.fromkeys(sentences) if len(sentence.split()) >= 4]
 
 

@@ -5,9 +5,21 @@ import re
 import pytest
 
 from sdrrl_factory.text import pieces, spans, words
-from sdrrl_factory.transfer.codeswitch import QUESTIONS, switch_batch
+from sdrrl_factory.transfer.codeswitch import Switch
+from sdrrl_factory.transfer.sets import SWITCHED
 
 LETTERS = r"[^\W\d_]+"
+# Set -> (the question's columns, whether they are in the source language).
+QUESTIONS = {
+    "LL": ("instruction", "input", True),
+    "TL": ("instruction_mt", "input_mt", False),
+    "LT": ("instruction", "input", True),
+    "TT": ("instruction_mt", "input_mt", False),
+}
+
+
+def switch_batch(batch, forward, backward, probability, seed, source, target):
+    return Switch(SWITCHED, forward, backward, probability, seed, source, target)(batch)
 
 
 def questions(texts: list[str | None], translated: list[str | None] | None = None) -> dict:
@@ -22,7 +34,7 @@ def questions(texts: list[str | None], translated: list[str | None] | None = Non
 
 
 def switched(text: str, dictionary: dict, probability: float = 1.0, source: str = "eng", seed: int = 0) -> str:
-    out = switch_batch(questions([text]), dictionary, {}, probability, seed, source, "spa", "r")
+    out = switch_batch(questions([text]), dictionary, {}, probability, seed, source, "spa")
     return out["instruction_ll_cs"][0]
 
 
@@ -46,7 +58,7 @@ def test_the_rate_is_per_known_word_over_20_000_records(vocabulary, dictionary):
     draw = random.Random(1)
     texts = [" ".join(draw.choices([*vocabulary, "zzyzx"], k=6)) for _ in range(20_000)]
     backward = {word: [f"{word}back"] for word in vocabulary[:100]}
-    out = switch_batch(questions(texts), dictionary, backward, 0.15, 42, "eng", "spa", "r")
+    out = switch_batch(questions(texts), dictionary, backward, 0.15, 42, "eng", "spa")
     for subset, (*_, is_source) in QUESTIONS.items():
         after = out[f"instruction_{subset.lower()}_cs"]
         known = sum(w in (dictionary if is_source else backward) for t in texts for w in t.split())
@@ -125,7 +137,7 @@ def test_plain_prose_is_switched_as_the_long_way_does():
                 at = piece.index(word, at)
                 total += not any(a < at + len(word) and at < b for a, b, _ in kept)
                 at += len(word)
-        out = switch_batch(questions([text]), BY_HAND, {}, 1.0, 0, "eng", "spa", "r")
+        out = switch_batch(questions([text]), BY_HAND, {}, 1.0, 0, "eng", "spa")
         assert out["switch_counts"][0]["LL"][0] == total, text
 
 
@@ -148,7 +160,7 @@ def part(batch, index):
 
 
 def test_a_batch_is_switched_by_seed_and_id_alone(batch, dictionary, vocabulary):
-    rest = ("eng", "spa", "r")
+    rest = ("eng", "spa")
     backward = {word: [f"{word}back"] for word in vocabulary}
     whole = switch_batch(batch, dictionary, backward, 0.3, 42, *rest)
     assert switch_batch(batch, dictionary, backward, 0.3, 42, *rest) == whole
@@ -161,7 +173,7 @@ def test_a_batch_is_switched_by_seed_and_id_alone(batch, dictionary, vocabulary)
 
 def test_only_questions_are_switched_each_with_its_dictionary(batch, dictionary, vocabulary):
     backward = {word: [f"{word}back"] for word in vocabulary}
-    out = switch_batch(batch, dictionary, backward, 1.0, 42, "eng", "spa", "r")
+    out = switch_batch(batch, dictionary, backward, 1.0, 42, "eng", "spa")
     assert {k: out[k] for k in batch} == batch
     for subset, (instruction, given, is_source) in QUESTIONS.items():
         assert (is_source, instruction, given) == (
@@ -179,13 +191,13 @@ def test_only_questions_are_switched_each_with_its_dictionary(batch, dictionary,
 
 
 def test_the_sets_draw_for_themselves(batch, dictionary):
-    out = switch_batch(batch, dictionary, dictionary, 0.5, 42, "eng", "spa", "r")
+    out = switch_batch(batch, dictionary, dictionary, 0.5, 42, "eng", "spa")
     assert out["instruction_ll_cs"] != out["instruction_lt_cs"]
     assert out["instruction_tl_cs"] != out["instruction_tt_cs"]
 
 
 def test_counts_of_each_set(batch, dictionary):
-    out = switch_batch(batch, dictionary, {}, 1.0, 42, "eng", "spa", "r")
+    out = switch_batch(batch, dictionary, {}, 1.0, 42, "eng", "spa")
     assert batch["instruction_mt"][0] is None and batch["input_mt"][0]
     for i, counts in enumerate(out["switch_counts"]):
         for subset, (*columns, is_source) in QUESTIONS.items():
@@ -211,8 +223,8 @@ def test_languages_without_blanks_both_ways(code):
         pytest.skip(f"needs {package}: pip install 'sdrrl-factory[{code}]'")
     word = next(iter(backward))
     forward = {"house": [word]}
-    out = switch_batch(questions(["My house!"], [text]), forward, backward, 1.0, 0, "eng", code, "r")
+    out = switch_batch(questions(["My house!"], [text]), forward, backward, 1.0, 0, "eng", code)
     assert out["instruction_tt_cs"] == [after] == out["instruction_tl_cs"]
     assert out["instruction_ll_cs"] == [f"My {word}!"]
-    turned = switch_batch(questions([text], ["My house!"]), backward, forward, 1.0, 0, code, "eng", "r")
+    turned = switch_batch(questions([text], ["My house!"]), backward, forward, 1.0, 0, code, "eng")
     assert turned["instruction_ll_cs"] == [after] and turned["instruction_tl_cs"] == [f"My {word}!"]

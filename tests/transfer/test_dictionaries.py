@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.transfer.dictionaries import freedict, induced, load
 
@@ -31,7 +31,7 @@ def write_dictd(folder: Path, entries: list[tuple[str, str]], padding: int = 0, 
 
 def refusal(call, *args) -> str:
     """The one line a user sees."""
-    with pytest.raises(UserError) as err:
+    with pytest.raises(UserError) as err, under("code_switch.dictionary"):
         call(*args)
     assert "\n" not in str(err.value)
     return str(err.value)
@@ -71,7 +71,7 @@ FORWARD = {
 @pytest.mark.parametrize("padding", [0, 63, 64, 5_000, 300_000])
 def test_dictd_files_by_hand(tmp_path, padding):
     write_dictd(tmp_path, ENTRIES, padding)
-    assert grouped(freedict("eng", "spa", "r", tmp_path)) == FORWARD
+    assert grouped(freedict("eng", "spa", tmp_path)) == FORWARD
 
 
 def test_offsets_agree_with_the_dictd_manual():
@@ -110,23 +110,23 @@ def test_offsets_agree_with_the_dictd_manual():
 )
 def test_entry_formats(tmp_path, pair, source, target, entry, glosses):
     write_dictd(tmp_path, [("run", entry)], pair=pair)
-    assert freedict(source, target, "r", tmp_path) == [("run", gloss) for gloss in glosses]
+    assert freedict(source, target, tmp_path) == [("run", gloss) for gloss in glosses]
 
 
 def test_a_reversed_dictionary_serves_too_and_both_are_joined(tmp_path):
     write_dictd(tmp_path, [("casa", "casa\nhouse, to dwell\n")], pair="spa-eng")
-    assert freedict("eng", "spa", "r", tmp_path) == [("house", "casa"), ("dwell", "casa")]
-    assert freedict("spa", "eng", "r", tmp_path) == [("casa", "house"), ("casa", "dwell")]
+    assert freedict("eng", "spa", tmp_path) == [("house", "casa"), ("dwell", "casa")]
+    assert freedict("spa", "eng", tmp_path) == [("casa", "house"), ("casa", "dwell")]
     write_dictd(tmp_path, [("house", "house\nhogar\n")])
-    assert freedict("eng", "spa", "r", tmp_path) == [("house", "hogar"), ("house", "casa"), ("dwell", "casa")]
+    assert freedict("eng", "spa", tmp_path) == [("house", "hogar"), ("house", "casa"), ("dwell", "casa")]
 
 
 @pytest.mark.parametrize("missing", ["index", "dict.dz"])
 def test_a_missing_dictionary_names_its_package(tmp_path, missing):
     write_dictd(tmp_path, ENTRIES)
     (tmp_path / f"freedict-eng-spa.{missing}").unlink()
-    message = refusal(freedict, "eng", "spa", "r.yaml:7: code_switch.dictionary", tmp_path)
-    assert message.startswith("r.yaml:7: code_switch.dictionary: ")
+    message = refusal(freedict, "eng", "spa", tmp_path)
+    assert message.startswith("code_switch.dictionary: ")
     assert "apt-get install dict-freedict-eng-spa dict-freedict-spa-eng" in message
 
 
@@ -143,7 +143,7 @@ def test_a_missing_dictionary_names_its_package(tmp_path, missing):
     ],
 )
 def test_what_to_do_for_each_language(tmp_path, source, target, packages):
-    message = refusal(freedict, source, target, "r", tmp_path)
+    message = refusal(freedict, source, target, tmp_path)
     assert "code_switch.dictionary: induced" in message
     assert (f"apt-get install {packages}" in message) if packages else ("MUSE" in message and "apt" not in message)
 
@@ -152,9 +152,9 @@ def test_broken_dictd_files_are_named(tmp_path):
     write_dictd(tmp_path, ENTRIES)
     index, body = tmp_path / "freedict-eng-spa.index", tmp_path / "freedict-eng-spa.dict.dz"
     index.write_text(index.read_text(encoding="utf-8") + "broken\n", encoding="utf-8")
-    assert f"index:{len(ENTRIES) + 1}: " in refusal(freedict, "eng", "spa", "r", tmp_path)
+    assert f"index:{len(ENTRIES) + 1}: " in refusal(freedict, "eng", "spa", tmp_path)
     body.write_bytes(body.read_bytes()[:40])
-    assert str(body) in refusal(freedict, "eng", "spa", "r", tmp_path)
+    assert str(body) in refusal(freedict, "eng", "spa", tmp_path)
 
 
 COMMON = {
@@ -168,7 +168,7 @@ COMMON = {
 def test_common_words_of_the_installed_dictionaries(target, size):
     if not Path(f"/usr/share/dictd/freedict-eng-{target}.index").is_file():
         pytest.skip(f"needs `apt-get install dict-freedict-eng-{target}`")
-    forward, backward = load("freedict", "eng", target, [], "r")
+    forward, backward = load("freedict", "eng", target, [])
     assert len(forward) > size and len(backward) > 0.5 * size
     common = COMMON[target]
     assert {word: common[word] in forward[word] for word in common} == dict.fromkeys(common, True)
@@ -185,14 +185,14 @@ MUSE = "was bylo\nwas byl\nPrague\tPraha\nok ok\nbyl\twas\n"
 
 def test_muse_in_both_directions(tmp_path):
     (tmp_path / "d.txt").write_text("\ufeff" + MUSE, encoding="utf-8")
-    forward, backward = load(f"{tmp_path}/d.txt", "eng", "ces", [], "r")
+    forward, backward = load(f"{tmp_path}/d.txt", "eng", "ces", [])
     assert forward == {"was": ["bylo", "byl"], "prague": ["Praha"], "byl": ["was"]}
     assert backward == {"bylo": ["was"], "byl": ["was"], "praha": ["Prague"], "was": ["byl"]}
 
 
 def test_tsv_with_several_translations(tmp_path):
     (tmp_path / "d.tsv").write_text("house\tcasa; hogar,vivienda\thogar\r\n\nice cream\thelado\n", encoding="utf-8")
-    forward, backward = load(f"{tmp_path}/d.tsv", "eng", "spa", [], "r")
+    forward, backward = load(f"{tmp_path}/d.tsv", "eng", "spa", [])
     assert forward == {"house": ["casa", "hogar", "vivienda"]}
     assert backward["helado"] == ["ice cream"] and backward["hogar"] == ["house"]
 
@@ -206,7 +206,7 @@ def test_placeholders(tmp_path, name, turned):
     (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
     pattern = f"{tmp_path}/{{source}}-{{target}}.txt{'.gz' if name.endswith('gz') else ''}"
     one, two = {"was": ["byl"]}, {"byl": ["was"]}
-    assert load(pattern, "eng", "ces", [], "r") == ((two, one) if turned else (one, two))
+    assert load(pattern, "eng", "ces", []) == ((two, one) if turned else (one, two))
 
 
 @pytest.mark.parametrize(
@@ -226,20 +226,20 @@ def test_placeholders(tmp_path, name, turned):
 def test_wrong_files_are_one_line(tmp_path, raw, place, said):
     path = tmp_path / "d.txt"
     path.write_bytes(raw)
-    message = refusal(load, str(path), "eng", "ces", [], "r")
+    message = refusal(load, str(path), "eng", "ces", [])
     assert message.startswith(f"{path}{place}") and said in message
 
 
 def test_a_missing_file_names_the_recipe_and_the_path(tmp_path):
-    message = refusal(load, f"{tmp_path}/{{source}}.txt", "eng", "ces", [], "r.yaml:7: code_switch.dictionary")
-    assert message.startswith(f"r.yaml:7: code_switch.dictionary: {tmp_path}/en.txt: no such file")
-    assert "is a folder" in refusal(load, str(tmp_path), "eng", "ces", [], "r")
+    message = refusal(load, f"{tmp_path}/{{source}}.txt", "eng", "ces", [])
+    assert message.startswith(f"code_switch.dictionary: {tmp_path}/en.txt: no such file")
+    assert "is a folder" in refusal(load, str(tmp_path), "eng", "ces", [])
 
 
 def test_the_shared_muse_file():
     if not SHARED.is_dir():
         pytest.skip("needs the shared data beside the checkout")
-    forward, backward = load(f"{SHARED}/dictionaries/{{source}}-{{target}}.muse.txt", "eng", "ces", [], "r")
+    forward, backward = load(f"{SHARED}/dictionaries/{{source}}-{{target}}.muse.txt", "eng", "ces", [])
     assert forward["was"] == ["bylo", "byl", "byla"] and len(forward) > 25_000 and "was" in backward["byl"]
 
 
@@ -272,7 +272,7 @@ def toy() -> list[tuple[str, str]]:
 
 @needs_nltk
 def test_induced_finds_a_lexicon():
-    forward, backward = load("induced", "eng", "spa", toy(), "r")
+    forward, backward = load("induced", "eng", "spa", toy())
     told = LEXICON.items() - {("the", "il")}  # "the" opens every sentence: it may as well be what nothing stands for
     assert forward == {word: [other] for word, other in told}
     assert backward == {other: [word] for word, other in told}
@@ -282,7 +282,7 @@ def test_induced_finds_a_lexicon():
 def test_induced_is_the_same_whatever_the_hash_seed():
     code = (
         "from tests.transfer.test_dictionaries import toy; from sdrrl_factory.transfer.dictionaries import induced;"
-        "print(induced(toy()[:30], 'eng', 'spa', 'r'))"
+        "print(induced(toy()[:30], 'eng', 'spa'))"
     )
     outs = {
         subprocess.check_output(
@@ -296,8 +296,8 @@ def test_induced_is_the_same_whatever_the_hash_seed():
 @needs_nltk
 @pytest.mark.parametrize("pairs", [[], [("One.", "Uno.")], [("...", "")] * 3])
 def test_nothing_to_induce_from_is_one_line(pairs):
-    message = refusal(induced, pairs, "eng", "spa", "r.yaml:7: code_switch.dictionary")
-    assert message.startswith("r.yaml:7: code_switch.dictionary: ") and "parallel.size" in message
+    message = refusal(induced, pairs, "eng", "spa")
+    assert message.startswith("code_switch.dictionary: ") and "parallel.size" in message
 
 
 @needs_nltk
@@ -307,8 +307,8 @@ def test_induced_from_europarl_agrees_with_muse():
     sides = [
         (SHARED / f"parallel/europarl.en-cs.{code}").read_text(encoding="utf-8").split("\n") for code in ("en", "cs")
     ]
-    forward, _ = load("induced", "eng", "ces", list(zip(*sides, strict=True))[:600], "r")
-    muse, back = load(f"{SHARED}/dictionaries/en-cs.muse.txt", "eng", "ces", [], "r")
+    forward, _ = load("induced", "eng", "ces", list(zip(*sides, strict=True))[:600])
+    muse, back = load(f"{SHARED}/dictionaries/en-cs.muse.txt", "eng", "ces", [])
     judged = [c in map(str.lower, muse[e]) for e, cs in forward.items() for c in cs if e in muse and c in back]
     assert len(judged) > 50 and sum(judged) / len(judged) > 0.6
 
@@ -316,4 +316,4 @@ def test_induced_from_europarl_agrees_with_muse():
 def test_every_language_has_a_way(tmp_path):
     for source in ("eng", "fra"):
         for target in LANGUAGES.keys() - {source}:
-            assert refusal(freedict, source, target, "r", tmp_path).startswith("r: ")
+            assert refusal(freedict, source, target, tmp_path).startswith("code_switch.dictionary: ")

@@ -8,9 +8,9 @@ import sys
 import pytest
 import regex
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.languages import LANGUAGES
-from sdrrl_factory.transfer.parallel import check, completion_rows, gettext, load, monolingual, translation_rows
+from sdrrl_factory.transfer.parallel import check, completion_rows, load, monolingual, translation_rows
 from sdrrl_factory.transfer.recipe import Parallel
 from tests.conftest import command
 
@@ -19,12 +19,9 @@ MT, COMP = Parallel().translation_prompt, Parallel().completion_prompt
 TEXTS = [(f"Sentence number {i} is here.", f"La frase número {i} está aquí.") for i in range(50)]
 
 
-def place(key):
-    return f"r.yaml:9: {key}"
-
-
 def read(source, a="eng", b="spa", size=1000, seed=42):
-    return load(Parallel(source=str(source), size=size), a, b, seed, place)
+    with under("parallel"):
+        return load(Parallel(source=str(source), size=size), a, b, seed)
 
 
 def texts(rows):
@@ -46,7 +43,7 @@ def tmx(pairs, langs=("en-US", "es"), head='<!DOCTYPE tmx SYSTEM "tmx14.dtd">'):
 def pairs():
     pytest.importorskip("polib", reason="needs `pip install django polib`")
     pytest.importorskip("django", reason="needs `pip install django polib`")
-    return gettext("eng", "spa", 10_000, 42, "r")
+    return read("gettext", size=10_000)
 
 
 def test_pairs_are_sentences_without_holes(pairs):
@@ -75,39 +72,39 @@ def test_the_size_is_a_cap_and_the_draw_is_the_seeds(pairs, size):
 
 
 def test_another_seed_draws_others(pairs):
-    other = gettext("eng", "spa", 50, 43, "r")
+    other = read("gettext", size=50, seed=43)
     assert len(other) == 50 and {e for _, e, _ in other} != {e for _, e, _ in pairs[:50]}
 
 
 def test_another_source_language_is_joined_by_message(pairs):
-    french = gettext("fra", "spa", 10_000, 42, "r")
+    french = read("gettext", "fra", size=10_000)
     spanish = {s for _, _, s in pairs}
     assert len(french) > 100 and sum(s in spanish for _, _, s in french) > 100
 
 
 @pytest.mark.parametrize("code", [code for code in LANGUAGES if code != "eng"])
 def test_every_language_has_a_catalogue_in_its_script(pairs, code):
-    rows = gettext("eng", code, 10_000, 42, "r")
+    rows = read("gettext", "eng", code, size=10_000)
     script = regex.compile("|".join(rf"\p{{{name}}}" for name in LANGUAGES[code].scripts))
     inside = sum(bool(script.search(text)) for _, _, text in rows)
     assert len(rows) >= 30 and inside > 0.95 * len(rows)
 
 
 def test_a_source_written_without_spaces_gives_pairs_too(pairs):
-    assert len(gettext("jpn", "spa", 10_000, 42, "r")) > 100
+    assert len(read("gettext", "jpn", size=10_000)) > 100
 
 
 def test_a_language_without_a_catalogue_is_one_line(pairs, monkeypatch):
     with pytest.raises(UserError) as err:
         monkeypatch.setattr("pathlib.Path.glob", lambda self, pattern: iter(()))
-        gettext("eng", "spa", 5, 42, "r.yaml:9: parallel.source")
-    assert str(err.value).startswith("r.yaml:9: parallel.source: ") and "parallel.size: 0" in str(err.value)
+        read("gettext", size=5)
+    assert str(err.value).startswith("parallel.source: ") and "parallel.size: 0" in str(err.value)
 
 
 def test_a_missing_django_is_one_line(monkeypatch):
-    monkeypatch.setattr("sdrrl_factory.transfer.parallel.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="^r: django is not installed; run `pip install django polib`"):
-        gettext("eng", "spa", 5, 42, "r")
+    monkeypatch.setattr("sdrrl_factory.transfer.corpora.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="^parallel.source: django is not installed; run `pip install django polib`"):
+        read("gettext", size=5)
 
 
 # --- Files
@@ -267,20 +264,23 @@ def test_a_long_corpus_needs_little_memory(tmp_path):
 BOMB = '<!DOCTYPE t [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
 MISTAKES = {
     "a.tsv": ("No tab here\n", r"a\.tsv:1: one column instead of two"),
-    "b.tsv": (b"caf\xe9\tcoffee\n", r"b\.tsv: not UTF-8 \(after line 0\); convert"),
-    "c.tsv.gz": (gzip.compress(b"One two.\tUno dos.\n" * 999)[:-9], r"c\.tsv\.gz: damaged or cut-off gzip"),
-    "d.tsv.gz": (b"plain\ttext\n", r"d\.tsv\.gz: damaged or cut-off gzip"),
-    "e.tsv": ("", r"r\.yaml:9: parallel\.source: no usable pair of eng and spa in .*parallel\.size: 0"),
+    "b.tsv": (b"caf\xe9\tcoffee\n", r"b\.tsv:1: not UTF-8 \(byte 3 of the line\); convert"),
+    "c.tsv.gz": (gzip.compress(b"One two.\tUno dos.\n" * 999)[:-9], r"c\.tsv\.gz: broken gzip"),
+    "d.tsv.gz": (b"\x1f\x8bplain\ttext\n", r"d\.tsv\.gz: broken gzip"),
+    "e.tsv": ("", r"parallel\.source: no usable pair of eng and spa in .*parallel\.size: 0"),
     "f.tmx": ("<tmx><body><tu>", r"f\.tmx:1: not well-formed XML"),
-    "g.tmx": (tmx([("&b;", "x")], head=BOMB), r"g\.tmx:2: declares an entity"),
+    "g.tmx": (tmx([("&b;", "x")], head=BOMB), r"g\.tmx:2: the document type above declares an entity"),
     "h.tmx": ("", r"h\.tmx:1: not well-formed XML"),
     "i.tmx": ('<?xml version="1.0" encoding="klingon"?><tmx/>', r"i\.tmx:1: not well-formed XML"),
-    "j.jsonl": ('{"translation": {"en": "a"}}\n', r"j\.jsonl: row 1 has no en and es text"),
-    "k.jsonl": ('{"translation": {"en": "a", "es": 5}}\n', r"k\.jsonl: row 1 has no en and es text"),
-    "l.jsonl": ("[1]\n", r"l\.jsonl:1: list instead of an object"),
+    "j.jsonl": ('{"translation": {"en": "a"}}\n', r"j\.jsonl:1: no en and es text"),
+    "k.jsonl": ('{"translation": {"en": "a", "es": 5}}\n', r"k\.jsonl:1: no en and es text"),
+    "l.jsonl": ('{"en": "a", "es": "b"}\n[1]\n', r"l\.jsonl:2: list instead of an object"),
     "m.jsonl": ("{half\n", r"m\.jsonl:1: not JSON"),
-    "n.parquet": ("PAR1 no", r"n\.parquet: not a readable Parquet file"),
-    "o.tmx": (tmx(TEXTS, ("en", "de")), r"r\.yaml:9: parallel\.source: no usable pair"),
+    "n.parquet": ("PAR1 no", r"n\.parquet: not Parquet from row 1 on"),
+    "o.tmx": (tmx(TEXTS, ("en", "de")), r"parallel\.source: no usable pair"),
+    "p.tsv": (tmx(TEXTS).encode("utf-16"), r"p\.tsv: UTF-16 or binary"),
+    "q.tsv": ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", r"q\.tsv: a Git LFS pointer"),
+    "r.tmx": (tmx(TEXTS)[:-40], r"r\.tmx:\d+: not well-formed XML"),
 }
 
 
@@ -293,14 +293,81 @@ def test_a_malformed_file_is_one_line(tmp_path, name):
     assert "\n" not in str(err.value)
 
 
+def test_gzip_is_known_by_its_bytes(tmp_path):
+    (tmp_path / "a.tsv.gz").write_text("One two.\tUno dos.\n")
+    (tmp_path / "b.tsv").write_bytes(gzip.compress(b"One two.\tUno dos.\n"))
+    assert texts(read(tmp_path / "a.tsv.gz")) == texts(read(tmp_path / "b.tsv")) == [("One two.", "Uno dos.")]
+
+
+# Each level ten times the one below: 10 GB at the end.
+LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("head", "text"),
+    [
+        (f'<!DOCTYPE tmx [<!ENTITY l0 "ha"><!-- -->{LAUGHS}]>', "&l9;"),
+        ('<!DOCTYPE tmx [<!ENTITY secret SYSTEM "SECRET">]>', "&secret;"),
+        ('<!DOCTYPE tmx [<!ENTITY % secret SYSTEM "SECRET"> %secret;]>', "No."),
+        ('<!DOCTYPE tmx [<!ENTITY secret "harmless">]>', "&secret;"),
+    ],
+)
+def test_entities_are_refused_before_they_are_expanded(tmp_path, head, text):
+    """A billion laughs, a file of this machine, the same by a parameter entity, and one that would do no harm."""
+    import tracemalloc
+
+    (tmp_path / "secret.txt").write_text("Secret text.")
+    path = tmp_path / "c.tmx"
+    path.write_text(
+        tmx([("One.", "Uno."), (text, "Dos.")], head=head.replace("SECRET", f"file://{tmp_path}/secret.txt"))
+    )
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"c\.tmx:2: the document type above declares an entity; remove") as err:
+        read(path)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000 and "Secret" not in str(err.value)
+    tracemalloc.stop()
+
+
+def test_a_billion_laughs_in_an_attribute_is_not_expanded(tmp_path):
+    """An attribute's entities are expanded while the first tag is read, before anything can be refused."""
+    laughs = f'<!DOCTYPE tmx [<!ENTITY l0 "ha">{LAUGHS}]>'
+    (tmp_path / "c.tmx").write_text(f'{laughs}\n<tmx a="&l9;"><body><tu/></body></tmx>')
+    with pytest.raises(UserError, match=r"c\.tmx:\d+: (not well-formed XML|the document type above)") as err:
+        read(tmp_path / "c.tmx")
+    assert "\n" not in str(err.value)
+
+
+def test_tmx_with_a_namespace(tmp_path):
+    text = tmx(TEXTS[:3]).replace("<tmx ", '<tmx xmlns="http://www.lisa.org/tmx14" ')
+    (tmp_path / "c.tmx").write_text(text)
+    assert texts(read(tmp_path / "c.tmx")) == sorted(TEXTS[:3])
+
+
+def test_a_long_tmx_needs_little_memory(tmp_path):
+    """In kB, of the whole process: libxml2's memory is not Python's."""
+    code = (
+        "import resource, sys\n"
+        "from sdrrl_factory.transfer.corpora import read_corpus\n"
+        "n = sum(1 for _ in read_corpus(sys.argv[1], 'eng', 'spa'))\n"
+        "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    peaks = []
+    for size in (100, 40_000):
+        (tmp_path / f"{size}.tmx").write_text(tmx(TEXTS * (size // 50)))
+        n, peak = map(int, command(sys.executable, "-c", code, tmp_path / f"{size}.tmx").stdout.split())
+        assert n == size
+        peaks.append(peak)
+    assert peaks[1] < peaks[0] + 8_000
+
+
 @pytest.mark.parametrize("name", ["none.tsv", "none.tmx", "none.jsonl", "none.parquet", "none", "no/folder/"])
 def test_a_missing_file_is_one_line(tmp_path, name):
-    with pytest.raises(UserError, match=r"^r\.yaml:9: parallel\.source: .*none|folder.* not found; "):
+    with pytest.raises(UserError, match=r"^parallel\.source: .*none|folder.* not found; "):
         read(f"{tmp_path}/{name}")
 
 
 def test_an_empty_folder_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"^r\.yaml:9: parallel\.source: no \.parquet or \.jsonl file in "):
+    with pytest.raises(UserError, match=r"^parallel\.source: no \.parquet or \.jsonl file in "):
         read(tmp_path)
 
 
@@ -310,23 +377,24 @@ def test_unequal_moses_files_are_one_line_with_both_counts(tmp_path, one, other)
     (tmp_path / "c.es").write_text("Una frase.\n" * other)
     with pytest.raises(UserError, match=rf"c\.en has {one} lines and .*c\.es has {other}; ") as err:
         read(tmp_path / "c")
-    assert str(err.value).startswith("r.yaml:9: parallel.source: ") and "\n" not in str(err.value)
+    assert str(err.value).startswith("parallel.source: ") and "\n" not in str(err.value)
 
 
 def test_opus_100_is_english_centred():
-    with pytest.raises(UserError, match="^r.yaml:9: parallel.source: opus-100 pairs languages with English alone"):
+    with pytest.raises(UserError, match="^parallel.source: opus-100 pairs languages with English alone"):
         read("opus-100", "fra", "jpn")
 
 
 @pytest.mark.slow
 def test_opus_100_out_of_reach_is_one_line():
     code = (
+        "from sdrrl_factory.errors import under\n"
         "from sdrrl_factory.transfer import parallel, recipe\n"
-        "parallel.load(recipe.Parallel(source='opus-100'), 'spa', 'eng', 1, lambda key: f'r: {key}')"
+        "with under('parallel'): parallel.load(recipe.Parallel(source='opus-100'), 'spa', 'eng', 1)"
     )
     done = command(sys.executable, "-c", code, check=False)
     last = done.stderr.strip().splitlines()[-1]
-    assert "UserError: r: parallel.source: Helsinki-NLP/opus-100 en-es cannot be loaded (" in last
+    assert "UserError: parallel.source: Helsinki-NLP/opus-100 en-es cannot be loaded (" in last
 
 
 def test_monolingual_text_is_drawn_by_content(tmp_path):
@@ -335,16 +403,17 @@ def test_monolingual_text_is_drawn_by_content(tmp_path):
     (tmp_path / "r.txt.gz").write_bytes(gzip.compress("\n".join(sentences[::-1]).encode()))
 
     def draw(path, size):
-        return monolingual(Parallel(monolingual=str(path), monolingual_size=size), "spa", 42, place)
+        with under("parallel"):
+            return monolingual(Parallel(monolingual=str(path), monolingual_size=size), "spa", 42)
 
     rows = draw(tmp_path / "m.{target}.txt", 1000)
     assert sorted(s for _, s in rows) == sorted(sentences) and len({sid for sid, _ in rows}) == 30
     assert draw(tmp_path / "r.txt.gz", 8) == rows[:8]
-    assert draw(tmp_path / "m.{target}.txt", 0) == [] == monolingual(Parallel(), "spa", 42, place)
-    with pytest.raises(UserError, match=r"^r\.yaml:9: parallel\.monolingual: .*absent\.txt not found"):
+    assert draw(tmp_path / "m.{target}.txt", 0) == [] == monolingual(Parallel(), "spa", 42)
+    with pytest.raises(UserError, match=r"^parallel\.monolingual: .*absent\.txt not found"):
         draw(tmp_path / "absent.txt", 5)
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(UserError, match=r"^r\.yaml:9: parallel\.monolingual: no usable sentence"):
+    with pytest.raises(UserError, match=r"^parallel\.monolingual: no usable sentence"):
         draw(tmp_path / "empty.txt", 5)
 
 
@@ -358,9 +427,9 @@ def test_monolingual_text_is_drawn_by_content(tmp_path):
     ],
 )
 def test_an_unknown_placeholder_is_one_line(key, value, message):
-    check(Parallel(), place)
-    with pytest.raises(UserError, match=rf"^r\.yaml:9: parallel\.{key}: {message}"):
-        check(Parallel(**{key: value}), place)
+    check(Parallel())
+    with pytest.raises(UserError, match=rf"^parallel\.{key}: {message}"), under("parallel"):
+        check(Parallel(**{key: value}))
 
 
 # --- Data sets

@@ -4,13 +4,14 @@ import pytest
 
 from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.transfer.draw import rng
-from sdrrl_factory.transfer.sampling import draw, settle
+from sdrrl_factory.transfer.recipe import LanguageId
+from sdrrl_factory.transfer.sampling import Sample, Settle
 
 IDS = [f"alpaca-{i:05d}" for i in range(20_000)]
 
 
 def origins(ids, keep=0.5, seed=42) -> dict[str, str]:
-    return dict(zip(ids, draw({"id": list(ids)}, keep, seed)["answer_origin"], strict=True))
+    return dict(zip(ids, Sample(keep, seed)({"id": list(ids)})["answer_origin"], strict=True))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 42])
@@ -74,6 +75,6 @@ def test_settle(origin, response, finish, answer, origin_after, reasons):
         "response": [response],
         "response_finish": [finish],
     }
-    out = settle(batch, "eng", Identifier("fasttext", None, 20, 0.5, "r"))
+    out = Settle("eng", LanguageId(), "fasttext")(batch, Identifier("fasttext", None, 20, 0.5))
     assert (out["answer"], out["answer_origin"], out["reasons"]) == ([answer], [origin_after], [reasons])
     assert batch["answer_origin"] == [origin] and "answer" not in batch

@@ -9,25 +9,22 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.transfer.recipe import Columns, Source
 from sdrrl_factory.transfer.sources import Reading, check, normalise
 
 
-def place(key: str) -> str:
-    return f"recipe.yaml:7: {key}"
-
-
 def read(instructions, cap=None) -> tuple[list[dict], Reading]:
-    check(instructions, place)
-    reading = Reading(instructions, cap, place)
-    return list(reading), reading
+    with under("instructions"):
+        check(instructions)
+        reading = Reading(instructions, cap)
+        return list(reading), reading
 
 
 def said(instructions) -> str:
     """The one line a broken source ends in, the same with and without the check."""
-    with pytest.raises(UserError) as err:
-        list(Reading(instructions, None, place))
+    with pytest.raises(UserError) as err, under("instructions"):
+        list(Reading(instructions, None))
     with pytest.raises(UserError) as again:
         read(instructions)
     assert str(again.value) == str(err.value)
@@ -224,14 +221,14 @@ def test_a_folder_is_loaded_as_a_hub_data_set_is(tmp_path, monkeypatch, kind):
     assert reading.formats == ["mine: Alpaca (folder), 2 rows"]
     assert [r["instruction"] for r in read(Source(path=str(folder), split="test"))[0]] == ["C"]
     message = said(Source(path=str(folder), split="dev"))
-    assert message.startswith(f"recipe.yaml:7: instructions: {folder} cannot be loaded") and "dev" in message
+    assert message.startswith(f"instructions: {folder} cannot be loaded") and "dev" in message
 
 
 def test_a_hub_id_that_is_not_there_is_one_line(monkeypatch):
     for module in ("datasets.config", "huggingface_hub.constants"):
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
     message = said(["nobody-here/no-such-set"])
-    assert message.startswith("recipe.yaml:7: instructions.0: nobody-here/no-such-set cannot be loaded (HF_HUB_OFFLINE")
+    assert message.startswith("instructions.0: nobody-here/no-such-set cannot be loaded (HF_HUB_OFFLINE")
 
 
 def test_what_is_left_out_is_counted(tmp_path):
@@ -314,7 +311,7 @@ def test_a_source_has_a_cap_of_its_own(tmp_path):
 
 
 def test_a_reading_may_be_repeated(tmp_path):
-    reading = Reading(write(tmp_path / "a.jsonl", [row("A"), row("A"), row("B", id="x")]), None, place)
+    reading = Reading(write(tmp_path / "a.jsonl", [row("A"), row("A"), row("B", id="x")]), None)
     assert list(reading) == list(reading) and reading.left_out == {"duplicate": 1} and len(reading.formats) == 1
 
 
@@ -373,10 +370,10 @@ MALFORMED = [
     ("a.json", '[{"instruction": "a", "output": "b"}]\n[]', ":2: ", "not JSON (more text"),
     ("a.json", '[\n\n{"instruction": a, "output": "' + "b" * 200_000 + '"}]', ":3: ", "not JSON (Expecting value"),
     ("a.json", "[" * 100_000, "", "recursion"),
-    ("a.json", "[3]", ": row 1 is ", "int instead of an object"),
-    ("a.json", '[{"instruction": "a", "output": "b"}, null]', ": row 2 is ", "null instead of an object"),
+    ("a.json", "[3]", ": row 1: ", "int instead of an object"),
+    ("a.json", '[{"instruction": "a", "output": "b"}, null]', ": row 2: ", "null instead of an object"),
     ("a.json", '"text"', ":1: ", "str instead of an object"),
-    ("a.jsonl", "[[1]]\n", ": row 1 is ", "list instead of an object"),
+    ("a.jsonl", "[[1]]\n", ": row 1: ", "list instead of an object"),
     ("a.jsonl", GOOD + "{oops}\n", ":2: ", "not JSON"),
     ("a.jsonl", GOOD + GOOD.rstrip() + ",\n", ":2: ", "not JSON"),
     ("a.jsonl", GOOD + "[1]\n", ":2: ", "list instead of an object"),
@@ -405,7 +402,7 @@ MALFORMED = [
     ("a.jsonl", '{"instruction": "a \\ud83d", "output": "b"}\n', ":1: ", "'instruction' has half a surrogate"),
     ("a.json", '[{"instruction": "a", "output": "\\ude00"}]', ": row 1: ", "'output' has half a surrogate"),
     ("a.jsonl", CHAT % '"text"', ":1: ", "'conversations' is str instead of a list"),
-    ("a.jsonl", CHAT % '["text"]', ":1: ", "turn 1 of 'conversations' is str"),
+    ("a.jsonl", CHAT % '["text"]', ":1: ", "turn 1 of 'conversations': str"),
     ("a.jsonl", CHAT % '[{"value": "a"}]', ":1: ", "turn 1 of 'conversations': 'from' is null"),
     ("a.jsonl", CHAT % '[{"from": "human", "value": {"a": 1}}]', ":1: ", "'value' is dict"),
     ("a.jsonl", '{"messages": [{"role": "user", "content": [[1]]}]}\n', ":1: ", "'content' is list"),
@@ -452,7 +449,7 @@ def test_parquet_of_wrong_types_names_the_row(tmp_path):
 def test_an_empty_second_file_is_named_before_the_first_is_read(tmp_path):
     good, empty = write(tmp_path / "a.jsonl", [row()]), write(tmp_path / "b.jsonl", [])
     with pytest.raises(UserError, match="b.jsonl: no rows"):
-        check([good, empty], place)
+        check([good, empty])
 
 
 @pytest.mark.parametrize(
@@ -465,7 +462,11 @@ def test_an_empty_second_file_is_named_before_the_first_is_read(tmp_path):
         (Source(path="a.txt"), "instructions.0", "its suffix is none of"),
         (Source(path="empty"), "instructions.0", "cannot be loaded"),
         (Source(path="a.jsonl", columns=Columns(output="gold")), "instructions.0.columns.output", "no column 'gold'"),
-        (Source(path="a.jsonl", columns=Columns(id="key")), "instructions.0.columns.id", "(it has: instruction, output)"),
+        (
+            Source(path="a.jsonl", columns=Columns(id="key")),
+            "instructions.0.columns.id",
+            "(it has: instruction, output)",
+        ),
         (Source(path="a.jsonl", format="messages"), "instructions.0.format", "a.jsonl is not messages"),
         (Source(path="a.jsonl", format="sharegpt"), "instructions.0.format", "(columns: instruction, output)"),
         (Source(path="chat.jsonl", format="alpaca"), "instructions.0.format", "chat.jsonl is not alpaca"),
@@ -478,7 +479,7 @@ def test_mistakes_of_the_recipe_name_their_key(tmp_path, monkeypatch, source, ke
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "empty").mkdir()
     message = said([source])
-    assert message.startswith(f"recipe.yaml:7: {key}: ") and why in message
+    assert message.startswith(f"{key}: ") and why in message
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.csv"])
@@ -489,7 +490,7 @@ def test_memory_does_not_grow_with_rows(tmp_path, name):
         del rows
         tracemalloc.start()
         try:
-            assert sum(1 for _ in Reading(path, None, place)) == n
+            assert sum(1 for _ in Reading(path, None)) == n
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -511,4 +512,4 @@ def test_an_id_may_stand_in_two_sources(tmp_path):
     for name, answer in (("a", "b"), ("c", "d")):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": 1, "instruction": "q", "output": answer}))
     paths = [f"{tmp_path}/a.jsonl", f"{tmp_path}/c.jsonl"]
-    assert [r["id"] for r in Reading(paths, None, str)] == ["1", "c-1"]
+    assert [r["id"] for r in Reading(paths, None)] == ["1", "c-1"]
