@@ -99,7 +99,7 @@ def freedict(source: str, target: str, folder: Path = _DICTD) -> list[tuple[str,
 
 
 def _read_dictd(index: Path, body: Path, source: str, target: str) -> list[tuple[str, str]]:
-    """(word, translation) of a dictd dictionary: its index has a line (word, offset, size) for each entry of the body."""
+    """(word, translation) of a dictd dictionary; its index has a line of word, offset and size for each entry."""
     try:
         with gzip.open(body) as f:  # .dz is gzip with a seek table
             data = f.read()

@@ -277,8 +277,7 @@ def docstrings() -> list[str]:
     for module in (argparse, logging, statistics, subprocess, tarfile, threading, typing, zipfile):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and (text := ast.get_docstring(node)):
-    from sdrrl_factory.transfer import parallel
-    from sdrrl_factory.transfer.recipe import Parallel
+                sentences += re.split(r"(?<=[.:])\s+", " ".join(text.split()))
     return [sentence for sentence in dict.fromkeys(sentences) if len(sentence.split()) >= 4]
 
 
@@ -286,6 +285,7 @@ def test_no_false_alarm(tmp_path):
     """1,000 held-out items, those of the demo among them, against the demo's instructions and parallel sentences."""
     pytest.importorskip("django")
     from sdrrl_factory.transfer import parallel
+    from sdrrl_factory.transfer.recipe import Parallel
     from sdrrl_factory.transfer.recipe import Parallel
 
     pairs = [list(row[:2]) for row in parallel.load(Parallel(), "eng", "spa", 42)]
