@@ -50,6 +50,8 @@ class RememberedModel:
         model, template, adapter: as of `LM`; with a server only `model` counts, its name there.
         load: gives the `LM` when it is first needed.
         server: answers in its place, and knows no likelihoods.
+        server_run: the answers of a server are shared among runs of this name only. Nothing tells whether it still has
+            the same checkpoint behind the same name, so evaluations, which compare checkpoints, share none.
         report: shows what is done, where something has to be asked.
     """
 
@@ -62,9 +64,11 @@ class RememberedModel:
         *,
         load: Callable[[], LM] | None = None,
         server: Server | None = None,
+        server_run: str | None = None,
         report: Report = silent,
     ):
         self.memory, self._load, self._server, self._report = memory, load, server, report
+        self._server_run = server_run
         self._checkpoint = (model, template, adapter)
 
     @cached_property
@@ -77,7 +81,7 @@ class RememberedModel:
         """What tells this model from any other, in every kind of the memory."""
         model, template, adapter = self._checkpoint
         if self._server:
-            return {"server": self._server.base_url, "model": model}
+            return {"server": self._server.base_url, "model": model, "run": self._server_run}
         if local_folder(model) is None:
             self.model  # noqa: B018  # downloads it: only now is it known what stands behind a hub id
         return checkpoint.identity(model, template, adapter)

@@ -43,6 +43,7 @@ class Answers(RememberedModel):
             config.adapter,
             load=self._load,
             server=server,
+            server_run=config.output_dir,
             report=_progress,
         )
 
