@@ -213,7 +213,7 @@ def _lr(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from sdrrl_factory.doctor import doctor
+    from sdrrl_factory.doctor.command import doctor
 
     return doctor(args.recipe, args.overrides)
 

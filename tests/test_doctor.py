@@ -1,16 +1,21 @@
 """`sdrrl doctor`: what is found is what is there, and each failure has its fix."""
 
 import json
+import os
 import shutil
 import socket
 import sys
+import time
 from importlib.metadata import version
 
 import pytest
 
-from sdrrl_factory import doctor
 from sdrrl_factory.cli import main
-from sdrrl_factory.recipe import kind_of, read
+from sdrrl_factory.doctor import installed
+from sdrrl_factory.doctor.command import show
+from sdrrl_factory.doctor.finding import Finding, attempt
+from sdrrl_factory.doctor.needs import _server, needs
+from sdrrl_factory.recipe import Recipe, kind_of, read
 from sdrrl_factory.shipped import recipes
 from tests.conftest import ROOT, command, write_rows
 
@@ -41,15 +46,15 @@ def said(live: bool, unknown: list[str]) -> str:
 
 
 def test_names_that_are_not_known_are_told_with_the_version_that_has_them():
-    known, plugin = doctor._llamafactory(said(True, ["get_dataset"]), "", needed=True)
-    assert known.state == "no" and "get_dataset" in known.found and known.fix == "pip install llamafactory==0.9.5"
+    known, plugin = installed.llamafactory(said(True, ["get_dataset"]), "", plugin_needed=True)
+    assert known.state == "no" and "get_dataset" in known.detail and known.fix == "pip install llamafactory==0.9.5"
     assert plugin.state == "ok"
 
 
 def test_a_version_that_was_not_tested_is_no_failure(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda name: "0.9.6")
-    known, _ = doctor._llamafactory(said(True, []), "", needed=True)
-    assert known.state == "-" and "only 0.9.4, 0.9.5 were tested" in known.found
+    monkeypatch.setattr(installed, "_version", lambda name: "0.9.6")
+    known, _ = installed.llamafactory(said(True, []), "", plugin_needed=True)
+    assert known.state == "-" and "only 0.9.4, 0.9.5 were tested" in known.detail
 
 
 @pytest.mark.slow
@@ -63,29 +68,69 @@ def test_without_the_pth_the_commands_say_that_the_plugin_is_not_live():
 
 def test_pythonpath_is_named_with_what_to_copy(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"/nowhere:{ROOT}")
-    plugin = doctor._llamafactory(said(False, []), "", needed=True)[1]
-    assert plugin.state == "no" and f"{ROOT} is on PYTHONPATH" in plugin.found
-    assert plugin.fix.startswith(f"cp {ROOT / doctor._PTH} ") and (ROOT / doctor._PTH).is_file()
+    plugin = installed.llamafactory(said(False, []), "", plugin_needed=True)[1]
+    assert plugin.state == "no" and f"{ROOT} is on PYTHONPATH" in plugin.detail
+    assert plugin.fix.startswith(f"cp {ROOT / installed.PTH} ") and (ROOT / installed.PTH).is_file()
 
 
 def test_a_missing_pth_is_told_with_the_folders(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor.site, "getsitepackages", lambda: [str(tmp_path)])
-    monkeypatch.setattr(doctor.site, "ENABLE_USER_SITE", False)
+    monkeypatch.setattr(installed.site, "getsitepackages", lambda: [str(tmp_path)])
+    monkeypatch.setattr(installed.site, "ENABLE_USER_SITE", False)
     for needed, state in ((True, "no"), (False, "-")):
-        plugin = doctor._llamafactory(said(False, []), "", needed)[1]
-        assert plugin.state == state and str(tmp_path) in plugin.found and "pip install" in plugin.fix
+        plugin = installed.llamafactory(said(False, []), "", needed)[1]
+        assert plugin.state == state and str(tmp_path) in plugin.detail and "pip install" in plugin.fix
     (tmp_path / "sdrrl_factory_autoload.pth").touch()
-    assert "it is not run" in doctor._llamafactory(said(False, []), "", True)[1].found
+    assert "it is not run" in installed.llamafactory(said(False, []), "", True)[1].detail
+
+
+@pytest.fixture
+def lock(tmp_path, monkeypatch):
+    """The lock of a compilation of DeepSpeed's, in torch's extension folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
+    path = tmp_path / "torch_extensions/py311_cpu/deepspeed_shm_comm/lock"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def test_a_lock_that_a_killed_compilation_left_is_told_with_its_age(lock):
+    assert installed.stale_locks() == []
+    lock.touch()
+    os.utime(lock, (time.time() - 3600,) * 2)
+    (finding,) = installed.stale_locks()
+    assert finding.state == "no" and "deepspeed_shm_comm" in finding.detail and "60 minutes ago" in finding.detail
+    assert finding.fix.startswith(f"rm {lock} ")
+
+
+def test_the_lock_of_a_compilation_that_goes_on_is_none(lock, monkeypatch):
+    """torch holds the file open as long as it compiles."""
+    from torch.utils.file_baton import FileBaton
+
+    baton = FileBaton(str(lock))
+    assert baton.try_acquire() and lock.exists()
+    assert installed.stale_locks() == []
+    baton.release()
+    assert installed.stale_locks() == []
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(lock.parent.parent))
+    lock.touch()
+    assert len(installed.stale_locks()) == 1
+
+
+def test_a_killed_compilation_leaves_a_lock(lock):
+    code = f"import os, sys; sys.path[:0] = {sys.path!r}\nfrom torch.utils.file_baton import FileBaton\n"
+    code += f"FileBaton({str(lock)!r}).try_acquire(); os.kill(os.getpid(), 9)"
+    assert command(sys.executable, "-c", code, check=False).returncode == -9
+    assert len(installed.stale_locks()) == 1
 
 
 def test_a_llamafactory_that_cannot_be_imported_says_why():
-    (finding,) = doctor._llamafactory("", "Traceback:\n  ...\nImportError: no torchaudio\n", True)
-    assert finding.state == "no" and "ImportError: no torchaudio" in finding.found and finding.fix
+    (finding,) = installed.llamafactory("", "Traceback:\n  ...\nImportError: no torchaudio\n", True)
+    assert finding.state == "no" and "ImportError: no torchaudio" in finding.detail and finding.fix
 
 
-def findings(path, *overrides) -> dict[str, doctor.Finding]:
+def findings(path, *overrides) -> dict[str, Finding]:
     recipe = read(str(path), overrides)
-    return {f.what: f for f in doctor._wanted(kind_of(recipe), str(path), recipe.config, list(overrides))}
+    return {finding.what: finding for finding in needs(kind_of(recipe), recipe, overrides)}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -94,7 +139,7 @@ def test_every_recipe_can_be_examined_and_each_failure_has_a_fix(name, monkeypat
     found = findings(RECIPES[name])
     assert found
     for finding in found.values():
-        assert finding.state in ("ok", "no", "-") and finding.found and "\n" not in finding.found
+        assert finding.state in ("ok", "no", "-") and finding.detail and "\n" not in finding.detail
         assert finding.fix or finding.state == "ok", finding
 
 
@@ -110,8 +155,8 @@ def prepare(tiny, tmp_path, monkeypatch):
 def test_a_prepare_recipe_that_has_all_it_needs(prepare):
     found = findings(RECIPES["prepare/demo_spa"], *prepare)
     assert {f.state for f in found.values()} == {"ok"}, found
-    assert "eng-spa 1 words, back 1" in found["dictionary"].found
-    assert "pairs of eng and spa" in found["parallel"].found
+    assert "eng-spa 1 words, back 1" in found["dictionary"].detail
+    assert "pairs of eng and spa" in found["parallel"].detail
 
 
 @needs_apertium
@@ -132,21 +177,23 @@ def test_a_prepare_recipe_that_has_all_it_needs(prepare):
         ("language_id.model=none.bin", "language id", "lid.176"),
         ("code_switch.dictionary=none.txt", "dictionary", "freedict or induced"),
         ("parallel.source=none.tsv", "parallel", "mend the path"),
-        ("dataset_dir=README.md", "dataset_dir", "choose another"),
+        ("dataset_dir=README.md", "folders", "choose another"),
     ],
 )
 def test_what_a_prepare_recipe_lacks(prepare, override, row, said):
     found = findings(RECIPES["prepare/demo_spa"], *prepare, override)
     assert found[row].state == "no", found
-    assert said in found[row].found + found[row].fix
+    assert said in found[row].detail + found[row].fix
 
 
 def test_a_server_is_asked_whether_it_is_there():
+    recipe = Recipe({}, "r.yaml", {"server.base_url": "r.yaml:3"})
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert doctor._try("server", lambda: doctor._server(f"http://127.0.0.1:{port}/v1")).state == "ok"
-    finding = doctor._try("server", lambda: doctor._server(f"http://127.0.0.1:{port}/v1"))
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        assert attempt(recipe, "server", _server, address, "server").state == "ok"
+    finding = attempt(recipe, "server", _server, address, "server.base_url")
     assert finding.state == "no" and "start the server" in finding.fix
+    assert finding.detail.startswith(f"r.yaml:3: server.base_url: {address}: nobody answers")
 
 
 @pytest.fixture
@@ -162,7 +209,7 @@ def train(tiny, tmp_path, monkeypatch):
 def test_a_train_recipe_that_has_all_it_needs(train):
     found = findings(RECIPES["train/demo_spa_sdrrl"], *train, "deepspeed=yaml_recipes/deepspeed/zero3.json")
     assert {f.state for f in found.values() if f.what != "DeepSpeed"} == {"ok"}, found
-    assert found["data a"].found == "a.jsonl; subset LL" and found["ZeRO"].found.endswith("stage 3")
+    assert found["data a"].detail == "a.jsonl; subset LL" and found["ZeRO"].detail.endswith("stage 3")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +231,7 @@ def test_what_a_train_recipe_lacks(train, override, row, said):
     found = findings(RECIPES["train/demo_spa_sdrrl"], *train, override)
     # smollm is a template too.
     assert found[row].state == ("ok" if override == "template=smollm" else "no"), found
-    assert said in found[row].found + found[row].fix
+    assert said in found[row].detail + found[row].fix
 
 
 def test_offload_that_loses_gradients_is_told(train):
@@ -207,7 +254,7 @@ def test_an_eval_recipe(tiny, monkeypatch):
     monkeypatch.chdir(ROOT)
     found = findings(RECIPES["eval/demo_spa"], f"model={tiny}")
     assert {f.state for f in found.values()} == {"ok"}, found
-    assert found["task instructions"].found.startswith("data/heldout/instructions.{lang}.jsonl: ")
+    assert found["task instructions"].detail.startswith("data/heldout/instructions.{lang}.jsonl: ")
     lacks = findings(RECIPES["eval/demo_spa"], "tasks.0.path=none", "model=runs/none")
     assert lacks["task text_loss"].state == lacks["model"].state == "no"
 
@@ -223,6 +270,6 @@ def test_what_is_no_recipe_is_one_line(text, tmp_path, capsys):
 def test_a_terminal_gets_a_table(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    doctor._show([doctor.Finding("no", "plugin", "off [x]", "do this")], "here")
+    show([Finding("no", "plugin", "off [x]", "do this")], "here")
     out = capsys.readouterr().out
     assert "fix" in out and "off [x]" in out and "do this" in out and "\x1b[" in out

@@ -37,9 +37,7 @@ def refuse(model_args, data_args, training_args, finetuning_args, trains: bool =
         )
     config = getattr(training_args, "hf_deepspeed_config", None)
     zero = config.config.get("zero_optimization") if config else None
-    lost = loses_gradients(zero or {}, training_args.gradient_accumulation_steps)
-    if lost:
-        raise UserError(lost)
+    check_offload(zero or {}, training_args.gradient_accumulation_steps)
 
 
 def check_mix(data_args, sets: int, merge) -> None:
@@ -66,19 +64,20 @@ def check_mix(data_args, sets: int, merge) -> None:
         ) from None
 
 
-def loses_gradients(zero: dict, accumulations: int) -> str | None:
-    """What to say of a DeepSpeed configuration's `zero_optimization` under which a step is not exact.
+def check_offload(zero: dict, accumulations: int) -> None:
+    """Raises UserError: under this `zero_optimization` of DeepSpeed's a step is not exact.
 
     Before version 0.19 (its pull request 7967) only the first and the last of three or more accumulations count.
     """
     offloads = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
     if zero.get("stage") not in (1, 2) or not offloads or accumulations < 3:
-        return None
+        return
     installed = version("deepspeed")
     if tuple(int(part) for part in installed.split(".")[:2]) >= (0, 19):
-        return None
-    return (
+        return
+    raise UserError(
         f"DeepSpeed {installed} loses gradients where ZeRO-{zero['stage']} offloads its optimizer and there are"
-        f" {accumulations} accumulation steps; set gradient_accumulation_steps to 1 or 2, or use ZeRO-3 with offload,"
-        " or no offload"
+        f" {accumulations} accumulation steps",
+        "set gradient_accumulation_steps to 1 or 2, or use ZeRO-3 with offload, or no offload",
+        key="gradient_accumulation_steps",
     )
