@@ -140,6 +140,24 @@ def test_out_of_memory_halves_the_batch_for_good(own, lm, capsys, kind):
     assert capsys.readouterr().out == "out of memory: batch_size is now 3\n"
 
 
+def test_losses_halve_the_batch_too(own, capsys):
+    pairs = [(user, user[::-1]) for user in USERS]
+    expected = own.answer_loss(pairs, 6), own.text_loss(USERS, 6)
+    sizes, forward = [], own.model.forward
+
+    def small(input_ids, **inputs):
+        sizes.append(len(input_ids))
+        if len(input_ids) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+        return forward(input_ids=input_ids, **inputs)
+
+    own.model.forward = small
+    for losses, whole in zip((own.answer_loss(pairs, 6), own.text_loss(USERS, 6)), expected, strict=True):
+        assert [n for _, n in losses] == [n for _, n in whole]
+        assert [x for x, _ in losses] == pytest.approx([x for x, _ in whole], rel=1e-5)
+    assert sizes == [6, 3, 1, 1, 1, 1, 1, 1, *[1] * 6] and capsys.readouterr().out.count("out of memory") == 2
+
+
 def test_out_of_memory_with_one_prompt_is_one_line(own):
     fails_once(own, errors()[0])
     with pytest.raises(UserError, match="^model: out of memory with one prompt; use a smaller model"):

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from sdrrl_eval.measure.answers import Answers
+from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.memory import Memory, beside, key_of, kind_of, translation_kind
+from sdrrl_factory.transfer.generate import make
+from sdrrl_factory.transfer.recipe import Generator
 
 
 def test_kinds_and_keys_are_told_apart(tmp_path):
@@ -94,6 +98,18 @@ def test_translations_of_an_earlier_version_are_taken_over_once(tmp_path):
         memory.take_translations(tmp_path / "nowhere.sqlite")
         (tmp_path / "broken.sqlite").write_bytes(b"x" * 5000)
         memory.take_translations(tmp_path / "broken.sqlite")
+
+
+def test_prepare_and_eval_share_the_answers_of_one_checkpoint(tiny, tmp_path):
+    path = tmp_path / "m.sqlite"
+    task = {"task": "instructions", "path": "q.{lang}.jsonl", "langs": ["eng"]}
+    evaluation = {"model": str(tiny), "template": "smollm2", "output_dir": str(tmp_path / "out"), "memory": str(path)}
+    answers = Answers(EvalConfig.model_validate(evaluation | {"tasks": [task]}))
+    with Memory(path) as memory:
+        generator = make(Generator(model=str(tiny), template="smollm2"), memory)
+        first = generator.generate(["Hola.", "Sol"], 9, 2, seeds=[5, 6])
+    assert answers.generate(["Sol", "Hola."], 9, 16) == first[::-1] and "model" not in vars(answers)
+    answers.memory.close()
 
 
 def test_a_file_that_is_none_and_a_folder_that_cannot_be_are_one_line(tmp_path):
