@@ -55,6 +55,10 @@ class Stage:
         """The batch with further columns."""
         raise NotImplementedError
 
+    def is_final(self, batch: Batch) -> bool:
+        """Whether nothing in what came out failed for a passing reason, which the next run should try again."""
+        return True
+
     def fingerprint(self) -> str:
         """A hash of all that the result depends on but the batch: the stage, its version, its settings."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass

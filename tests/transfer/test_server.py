@@ -18,8 +18,9 @@ from sdrrl_factory.errors import UserError
 from sdrrl_factory.models import server as module
 from sdrrl_factory.models.lm import LM, Generation
 from sdrrl_factory.models.server import Server
-from sdrrl_factory.transfer.generate import ServerGenerator
+from sdrrl_factory.transfer.generate import Generate, identity
 from sdrrl_factory.transfer.recipe import Generator, Translator
+from sdrrl_factory.transfer.store import Store, read_rows
 from sdrrl_factory.transfer.translate.chat import Chat
 from tests.conftest import BIN
 
@@ -314,6 +315,34 @@ def test_nothing_heavy_is_imported_before_the_first_request():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
+def test_the_next_run_asks_again_what_a_server_failed_at_and_no_more(serve, tmp_path):
+    """The shard of a failure is there for this run; the next one makes it anew, from what was answered and the rest."""
+    well = []
+    fake = serve(
+        lambda request, n: (400, {}, {}) if request["messages"][0]["content"] == "b" and not well else echo(request, n)
+    )
+    config = Generator(backend="server", base_url=fake.url, model="m", api_key_env="THE_KEY", retries=0, concurrency=1)
+    stage, store = Generate(config, identity(config), 1, tmp_path / "memory.sqlite"), Store(tmp_path)
+    rows = [
+        {"id": text, "instruction": text, "input": "", "system": "", "answer_origin": "G"}
+        for text in ("a", "b", "c", "d")
+    ]
+    shards = store.write_shards(rows, 2)
+
+    def run() -> tuple[list, list]:
+        reused = []
+        out = store.run(stage, shards, lambda count, there: reused.append(there))
+        return [(row["response"], row["response_finish"]) for row in read_rows(out)], sorted(reused)
+
+    good = [(text, "stop") for text in "ABCD"]
+    assert run() == ([good[0], ("", "error: 400"), *good[2:]], [False, False])
+    well.append(True)
+    before = len(fake.asked)
+    assert run() == (good, [False, True])
+    assert [request["messages"][0]["content"] for request in fake.asked[before:]] == ["b"]
+    assert run() == (good, [True, True]) and len(fake.asked) == before + 1
+
+
 @pytest.fixture
 def llamafactory_api(tiny, tmp_path):
     """`llamafactory-cli api` with the tiny checkpoint; its address."""
@@ -359,7 +388,9 @@ def test_llamafactorys_own_server_says_what_the_model_says_in_process(llamafacto
         "system": systems,
         "answer_origin": list("GGGGD"),
     }
-    out = ServerGenerator(config, 1, memory)(batch)
+    stage = Generate(config, identity(config), 1, memory.path)
+    with stage.open() as tool:
+        out = stage(batch, tool)
     lm = LM(str(tiny), template="smollm2")
     asked = ["Hola.", "¿Qué hora es?\nEn Madrid.", "Cuenta hasta diez.", "Sol\ny luna"]
     expected = lm.generate(asked, 12, 4, systems=systems[:4])
