@@ -36,11 +36,11 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe[Any]:
 
 def prepare(recipe: str | Recipe, overrides: Sequence[str] = ()) -> list[str]:
     """`sdrrl prepare`: make the data sets of every target language; returns their names in dataset_info.json."""
-    from sdrrl_factory.transfer import pipeline
+    from sdrrl_factory.transfer import run
 
     loaded: Recipe[PrepareConfig] = _loaded("prepare", recipe, overrides)
     with loaded.locating():
-        return pipeline.prepare(loaded.config, loaded.locate)
+        return run.prepare(loaded.config)
 
 
 def dry_run(recipe: str | Recipe, overrides: Sequence[str] = ()) -> dict[str, int]:
@@ -49,7 +49,7 @@ def dry_run(recipe: str | Recipe, overrides: Sequence[str] = ()) -> dict[str, in
 
     loaded: Recipe[PrepareConfig] = _loaded("prepare", recipe, overrides)
     with loaded.locating():
-        return plan.dry_run(loaded.config, loaded.locate)
+        return plan.dry_run(loaded.config)
 
 
 def evaluate(

@@ -2,14 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
 from unicodedata import digit
 
+from sdrrl_factory.errors import under
 from sdrrl_factory.language_id import Identifier, letters, script_share
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.transfer.quality import side_pairs
-from sdrrl_factory.transfer.recipe import Filters
-from sdrrl_factory.transfer.store import Batch
+from sdrrl_factory.transfer.recipe import Filters, LanguageId
+from sdrrl_factory.transfer.stage import Batch, Progress, Stage, unseen
 
 # Characters of a text over those of the same text in Latin or Cyrillic letters: medians over Django's catalogues.
 _LENGTH = {"Jpan": 0.6, "Hang": 0.6, "Thai": 0.9}
@@ -22,6 +26,65 @@ _BRACKETS = (("(（", ")）"), ("[［", "]］"), ("{｛", "}｝"))
 # Code and addresses are in no language; a fence may be left open.
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\w+://\S+", re.DOTALL)
 _WORD = re.compile(r"[^\W\d_]+")
+
+
+@dataclass(frozen=True)
+class Filter(Stage):
+    """+ question_ok, answer_ok, output_ok (as `sides` says); the reason of each rejection is added to `reasons`.
+
+    rules: of a single pair (`pair_flaw`).
+    threshold: tau on question_qe and its like; None, or no score, lets the pair through.
+    language_id, identifier: as of `Settle`.
+    """
+
+    sides: tuple[str, ...]
+    source: str
+    target: str
+    rules: Filters
+    threshold: float | None
+    language_id: LanguageId
+    identifier: str
+    version: ClassVar[int] = 2
+
+    @contextmanager
+    def open(self, progress: Progress = unseen) -> Iterator[Identifier | None]:
+        yield identifier_of(self.language_id)
+
+    def __call__(self, batch: Batch, tool: Identifier | None = None) -> Batch:
+        out = {**batch, "reasons": [list(reasons) for reasons in batch["reasons"]]}
+        for side in self.sides:
+            out[f"{side}_ok"] = []
+            pairs = zip(side_pairs(batch, side), batch[f"{side}_qe"], batch[f"{side}_why"], strict=True)
+            for reasons, ((text, translation), score, failure) in zip(out["reasons"], pairs, strict=True):
+                if translation is None:
+                    reason = f"not translated ({failure})"
+                else:
+                    reason = self._reason(text, translation, score, tool)
+                out[f"{side}_ok"].append(not reason)
+                if reason:
+                    reasons.append(f"{side}: {reason}")
+        return out
+
+    def _reason(self, text: str, translation: str, score: float | None, identifier: Identifier | None) -> str:
+        """Why the translation is rejected, or "": what costs least is looked at first."""
+        if reason := pair_flaw(text, translation, self.rules, self.source, self.target):
+            return reason
+        if self.threshold is not None and score is not None and score < self.threshold:
+            return "low quality"
+        if identifier and identifier.off_target(_prose(translation), self.target):
+            return "off-target"
+        return ""
+
+
+def identifier_of(config: LanguageId) -> Identifier | None:
+    """The recipe's language identifier, or None.
+
+    Raises: UserError about the key "language_id".
+    """
+    if config.backend == "none":
+        return None
+    with under("language_id"):
+        return Identifier(config.backend, config.model, config.min_letters, config.min_probability)
 
 
 def looping(text: str) -> bool:
@@ -63,39 +126,6 @@ def pair_flaw(source: str, target: str, config: Filters, source_lang: str, targe
     return ""
 
 
-def filter_batch(
-    batch: Batch,
-    sides: Sequence[str],
-    config: Filters,
-    threshold: float | None,
-    source: str,
-    target: str,
-    identifier: Identifier | None,
-) -> Batch:
-    """+ question_ok, answer_ok, output_ok (as `sides` says); the reason of each rejection is added to `reasons`.
-
-    threshold: tau on question_qe and its like; None, or no score, lets the pair through. source, target: ISO 639-3.
-    """
-    out = {**batch, "reasons": [list(r) for r in batch["reasons"]]}
-    for side in sides:
-        ok = []
-        scores = batch[f"{side}_qe"]
-        for i, (text, made) in enumerate(side_pairs(batch, side)):
-            if made is None:
-                why = f"not translated ({batch[f'{side}_why'][i]})"
-            else:
-                why = pair_flaw(text, made, config, source, target)
-                if not why and threshold is not None and scores[i] is not None and scores[i] < threshold:
-                    why = "low quality"
-                if not why and identifier and identifier.off_target(_prose(made), target):
-                    why = "off-target"
-            ok.append(not why)
-            if why:
-                out["reasons"][i].append(f"{side}: {why}")
-        out[f"{side}_ok"] = ok
-    return out
-
-
 def _repeats(units: Sequence, n: int) -> bool:
     if len(units) < n + 3:
         return False
@@ -121,8 +151,8 @@ def _long_word(source: str, target: str, most: int) -> bool:
 
 def _numbers(text: str) -> list[str]:
     """The runs of digits, sorted; digits of any script as 0 to 9."""
-    found = _NUMBER.findall(text)
-    return sorted(n if n.isascii() else "".join(str(digit(d)) for d in n) for n in found)
+    runs = _NUMBER.findall(text)
+    return sorted(run if run.isascii() else "".join(str(digit(character)) for character in run) for run in runs)
 
 
 def _ungrouped(text: str) -> str:

@@ -1,6 +1,11 @@
 """G: the model's own answers in the source language (section 3.2.1), in process or from a server."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import fingerprint
@@ -11,64 +16,87 @@ from sdrrl_factory.models.remembered import RememberedModel
 from sdrrl_factory.models.server import Server
 from sdrrl_factory.transfer.draw import rng
 from sdrrl_factory.transfer.recipe import Generator
-from sdrrl_factory.transfer.store import Batch
+from sdrrl_factory.transfer.stage import Batch, Progress, Stage, running, unseen
 
 
-def question(instruction: str, given: str) -> str:
-    """The user turn as LLaMA-Factory's alpaca format joins it."""
-    return f"{instruction}\n{given}" if given else instruction
+class Answering(NamedTuple):
+    """A model that answers, and who is told how far it is."""
+
+    model: RememberedModel
+    progress: Progress
 
 
-class _Answers:
-    """The stage; `progress` is told how many more records are done."""
+@dataclass(frozen=True)
+class Generate(Stage):
+    """+ response, response_finish: M_theta(x) where it was drawn as the answer; null for the other records.
 
-    def __init__(self, config: Generator, seed: int, model: RememberedModel):
-        self.config, self.seed, self.model = config, seed, model
-        self.progress: Callable[[int], None] = lambda count: None
+    generator: None where no set holds the model's own answers.
+    checkpoint: what tells the model from any other (`identity`).
+    memory: the file that keeps what the model has answered.
+    """
 
-    def __call__(self, batch: Batch) -> Batch:
-        """+ response, response_finish, for the records whose answer is to be the model's own; null for the others."""
-        wanted = [i for i, origin in enumerate(batch["answer_origin"]) if origin == "G"]
+    generator: Generator | None
+    checkpoint: str
+    seed: int
+    memory: Path = running()
+    version: ClassVar[int] = 2
+
+    @contextmanager
+    def open(self, progress: Progress = unseen) -> Iterator[Answering | None]:
+        if self.generator is None:
+            yield None
+            return
+        with Memory(self.memory) as memory:
+            yield Answering(make(self.generator, memory), progress)
+
+    def __call__(self, batch: Batch, tool: Answering | None = None) -> Batch:
+        drawn = [i for i, origin in enumerate(batch["answer_origin"]) if origin == "G"]
         responses: list[str | None] = [None] * len(batch["id"])
         finishes: list[str | None] = [None] * len(batch["id"])
-        self.progress(len(batch["id"]) - len(wanted))
-        if wanted:
+        if drawn:
+            assert self.generator and tool, "no record is drawn for a model's answer where there is no model"
+            tool.progress(len(batch["id"]) - len(drawn))
             with under("generator"):
-                answers = self.model.generate(
-                    [question(batch["instruction"][i], batch["input"][i]) for i in wanted],
-                    self.config.max_new_tokens,
-                    self.config.batch_size,
-                    self.config.temperature,
-                    seeds=[rng(self.seed, batch["id"][i], "generate").getrandbits(31) for i in wanted],
-                    systems=[batch["system"][i] for i in wanted],
-                    progress=self.progress,
+                answers = tool.model.generate(
+                    [question(batch["instruction"][i], batch["input"][i]) for i in drawn],
+                    self.generator.max_new_tokens,
+                    self.generator.batch_size,
+                    self.generator.temperature,
+                    seeds=[rng(self.seed, batch["id"][i], "generate").getrandbits(31) for i in drawn],
+                    systems=[batch["system"][i] for i in drawn],
+                    progress=tool.progress,
                 )
-            for i, answer in zip(wanted, answers, strict=True):
+            for i, answer in zip(drawn, answers, strict=True):
                 responses[i], finishes[i] = answer.text, answer.finish
         return {**batch, "response": responses, "response_finish": finishes}
 
-
-class TransformersGenerator(_Answers):
-    """Answers in process, in the form that is trained: LLaMA-Factory's own template by name."""
-
-    def __init__(self, config: Generator, seed: int, memory: Memory):
-        with under("model"):
-            check_checkpoint(config.model)
-        super().__init__(config, seed, RememberedModel(memory, config.model, config.template, load=self._load))
-
-    def _load(self) -> LM:
-        # At the first answer that is not known yet: a finished run loads nothing.
-        return LM(self.config.model, self.config.template)
-
-    def identity(self) -> str:
-        """Tells one checkpoint from another under the same path."""
-        return fingerprint(self.config.model)
+    def is_final(self, batch: Batch) -> bool:
+        return not any(finish and finish.startswith("error: ") for finish in batch["response_finish"])
 
 
-class ServerGenerator(_Answers):
-    """Answers from a server; the prompt's form is the server's. What it fails at has the finish "error: <reason>"."""
+def question(instruction: str, given: str) -> str:
+    """x: the user turn, as LLaMA-Factory's alpaca format joins it."""
+    return f"{instruction}\n{given}" if given else instruction
 
-    def __init__(self, config: Generator, seed: int, memory: Memory):
+
+def identity(config: Generator) -> str:
+    """Tells one model from another under the same path; of a server, what is known: where it is, and the name there."""
+    return f"{config.model} at {config.base_url}" if config.backend == "server" else fingerprint(config.model)
+
+
+def make(config: Generator, memory: Memory) -> RememberedModel:
+    """The recipe's generator; a checkpoint is loaded at the first question that the memory does not know.
+
+    A server forms the prompt itself; in process it is LLaMA-Factory's own template, as it is trained.
+
+    Raises: UserError about a key of the recipe's `generator`.
+    """
+    with under("generator"):
+        if config.backend == "transformers":
+            with under("model"):
+                check_checkpoint(config.model)
+            load = partial(LM, config.model, config.template)
+            return RememberedModel(memory, config.model, config.template, load=load)
         if not config.base_url:
             fix = "write one like http://localhost:8000/v1"
             raise UserError("backend server needs an address", fix, key="base_url")
@@ -80,14 +108,4 @@ class ServerGenerator(_Answers):
             timeout=config.timeout,
             retries=config.retries,
         )
-        super().__init__(config, seed, RememberedModel(memory, config.model, server=server))
-
-    def identity(self) -> str:
-        """What is known of the model behind the server: where it is and what it is called."""
-        return f"{self.config.model} at {self.config.base_url}"
-
-
-def make(config: Generator, seed: int, memory: Memory) -> TransformersGenerator | ServerGenerator:
-    """The recipe's generator; what is wrong with the recipe is said here, the model is loaded when first asked."""
-    with under("generator"):
-        return (ServerGenerator if config.backend == "server" else TransformersGenerator)(config, seed, memory)
+        return RememberedModel(memory, config.model, server=server)

@@ -1,15 +1,70 @@
 """Reference-free quality estimation (section 3.2.2): COMETKiwi, or round-trip chrF where no QE model is to be had."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 from sdrrl_factory.errors import under
+from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.comet import Comet
+from sdrrl_factory.transfer import translate
 from sdrrl_factory.transfer.generate import question
 from sdrrl_factory.transfer.recipe import Quality
-from sdrrl_factory.transfer.store import Batch
+from sdrrl_factory.transfer.recipe import Translator as TranslatorKeys
+from sdrrl_factory.transfer.stage import Batch, Progress, Stage, running, unseen
 
 Pair = tuple[str, str]  # (source text, its translation)
 _TAU = {"cometkiwi": 0.8, "roundtrip": 0.4}  # the paper's; and one measured on Apertium
+
+
+class Scorer(Protocol):
+    """`name` tells this estimator, and all that its scores depend on, from any other."""
+
+    name: str
+
+    def score(self, pairs: Sequence[Pair]) -> list[float]:
+        """An estimate in [0, 1] of each pair, which does not depend on the others."""
+        ...
+
+
+@dataclass(frozen=True)
+class Score(Stage):
+    """+ question_qe, answer_qe, output_qe (as `sides` says): in [0, 1]; None without a translation or an estimator.
+
+    scorer: the estimator (`Scorer.name`); "": none.
+    quality, translator, memory: what it is made of, all of which is in its name; `translator` is that of the way back.
+    """
+
+    sides: tuple[str, ...]
+    source: str
+    target: str
+    scorer: str
+    quality: Quality = running()
+    translator: TranslatorKeys = running()
+    memory: Path = running()
+    version: ClassVar[int] = 2
+
+    @contextmanager
+    def open(self, progress: Progress = unseen) -> Iterator[Scorer | None]:
+        if not self.scorer:
+            yield None
+            return
+        with Memory(self.memory) as memory:
+            yield make(self.quality, self.translator, self.source, self.target, memory)
+
+    def __call__(self, batch: Batch, tool: Scorer | None = None) -> Batch:
+        pairs = {side: list(side_pairs(batch, side)) for side in self.sides}
+        scores: dict[Pair, float] = {}
+        if tool:
+            # Each distinct pair once: ground truths repeat, and stand in the answers too.
+            translated = [(text, mt) for of_side in pairs.values() for text, mt in of_side if mt is not None]
+            distinct = list(dict.fromkeys(translated))
+            if distinct:
+                scores = dict(zip(distinct, tool.score(distinct), strict=True))
+        rounded: dict[tuple[str, str | None], float] = {pair: round(score, 4) for pair, score in scores.items()}
+        return {**batch, **{f"{side}_qe": [rounded.get(pair) for pair in of_side] for side, of_side in pairs.items()}}
 
 
 def threshold(config: Quality) -> float | None:
@@ -19,24 +74,19 @@ def threshold(config: Quality) -> float | None:
     return _TAU[config.backend] if config.threshold is None else config.threshold
 
 
-def make(config: Quality, place: Callable[[str], str], translate_back: Callable[[list[str]], list[str | None]]):
-    """The recipe's scorer, or None; place: where a recipe key stands; translate_back: T from target to source."""
-    if config.backend == "cometkiwi":
-        with under("quality.model"):
-            return CometKiwi(config.model, config.batch_size)
-    return RoundTrip(translate_back) if config.backend == "roundtrip" else None
+def make(
+    quality: Quality, translator: TranslatorKeys, source: str, target: str, memory: Memory
+) -> "RoundTrip | CometKiwi | None":
+    """The recipe's estimator for translations from `source` to `target`; None without one. Loads nothing yet.
 
-
-def score_batch(batch: Batch, sides: Sequence[str], scorer) -> Batch:
-    """+ question_qe, answer_qe, output_qe (as `sides` says): a score in [0, 1], None without translation or scorer.
-
-    Each distinct pair is scored once.
+    Raises: UserError about a key of the recipe's `quality`, or of its `translator` for the way back.
     """
-    found = {side: list(side_pairs(batch, side)) for side in sides}
-    distinct = dict.fromkeys(p for pairs in found.values() for p in pairs if p[1] is not None) if scorer else {}
-    known = dict(zip(distinct, scorer.score(list(distinct)) if distinct else [], strict=True))
-    rounded = {pair: round(value, 4) for pair, value in known.items()}
-    return {**batch, **{f"{side}_qe": [rounded.get(pair) for pair in pairs] for side, pairs in found.items()}}
+    if quality.backend == "cometkiwi":
+        with under("quality.model"):
+            return CometKiwi(quality.model, quality.batch_size)
+    if quality.backend == "roundtrip":
+        return RoundTrip(translate.engine(translator, target, source, memory, back=True), source, target)
+    return None
 
 
 def side_pairs(batch: Batch, side: str) -> Iterator[tuple[str, str | None]]:
@@ -44,7 +94,7 @@ def side_pairs(batch: Batch, side: str) -> Iterator[tuple[str, str | None]]:
     if side != "question":
         yield from zip(batch[side], batch[f"{side}_mt"], strict=True)
         return
-    columns = (batch[c] for c in ("instruction", "input", "instruction_mt", "input_mt"))
+    columns = (batch[column] for column in ("instruction", "input", "instruction_mt", "input_mt"))
     for instruction, given, instruction_mt, given_mt in zip(*columns, strict=True):
         translated = instruction_mt is not None and given_mt is not None
         yield question(instruction, given), question(instruction_mt, given_mt) if translated else None
@@ -53,20 +103,20 @@ def side_pairs(batch: Batch, side: str) -> Iterator[tuple[str, str | None]]:
 class RoundTrip:
     """chrF (Popović 2015) of the translation, translated back, against the source text."""
 
-    name = "roundtrip:chrF2"
-
-    def __init__(self, translate_back: Callable[[list[str]], list[str | None]]):
-        self.translate_back = translate_back
+    def __init__(self, engine: translate.Engine, source: str, target: str):
+        self._engine, self._source, self._target = engine, source, target
+        self.name = f"roundtrip:chrF2 by {engine.signature(target, source, back=True)}"
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """A text that cannot be translated back scores 0."""
         from sacrebleu.metrics import CHRF
 
         chrf = CHRF()
-        backs = self.translate_back([target for _, target in pairs])
+        with under("translator"):
+            backs = self._engine.texts([target for _, target in pairs], self._target, self._source, back=True)
         return [
             0.0 if back is None else chrf.sentence_score(back, [source]).score / 100
-            for back, (source, _) in zip(backs, pairs, strict=True)
+            for (back, _), (source, _) in zip(backs, pairs, strict=True)
         ]
 
 

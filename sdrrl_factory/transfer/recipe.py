@@ -214,6 +214,9 @@ class PrepareConfig(Group):
     """Where the data sets and dataset_info.json go."""
     work_dir: str = "runs/prepare"
     """Where the finished shards go: what the next run does not do again."""
+    memory: str | None = None
+    """Where answers and translations are kept, an SQLite file; null: memory.sqlite in the `runs` of work_dir, else
+    beside it."""
     shard_size: int = Field(default=200, ge=1)
     """Records a shard: what a kill can cost at most."""
     seed: int = 42

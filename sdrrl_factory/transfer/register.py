@@ -4,12 +4,13 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import atomic_write, dump_line, read_text, sha256_file
-from sdrrl_factory.transfer.subsets import BASELINES, SUBSETS
+from sdrrl_factory.transfer.sets import SETS, sets_of
 
 _COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
 
@@ -22,7 +23,7 @@ class DataSets:
 
     def __init__(self, dataset_dir: Path, name: str, target: str, systems: list[str], has_system: bool):
         self.dataset_dir, self.folder, self.has_system = dataset_dir, f"{name}_{target}", has_system
-        self.sets = [s for system in systems for s in (SUBSETS if system == "sdrrl" else (system,))]
+        self.sets = [row.name for row in sets_of(systems)]
         self.rows = dict.fromkeys(self.sets, 0)
         read_info(dataset_dir / "dataset_info.json")
         (dataset_dir / self.folder).mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,7 @@ class DataSets:
             self._parts[subset] = os.fdopen(fd, "w", encoding="utf-8", newline=""), Path(part)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         for file, part in self._parts.values():
             file.close()
             part.unlink(missing_ok=True)
@@ -62,7 +63,7 @@ class DataSets:
             if others != before and not all(map(self._same, self.sets)):
                 _write_info(info_path, others)
             for subset in self.sets:
-                self._place(subset)
+                self._move(subset)
             if read_info(info_path) != after:
                 _write_info(info_path, after)
         return list(entries)
@@ -75,7 +76,7 @@ class DataSets:
             return not self.rows[subset] and not there.is_file()
         return there.stat().st_size == part.stat().st_size and sha256_file(there) == sha256_file(part)
 
-    def _place(self, subset: str) -> None:
+    def _move(self, subset: str) -> None:
         """A file that holds these bytes already keeps its time of change."""
         if self._same(subset):
             return
@@ -94,11 +95,10 @@ class DataSets:
         return f"{self.folder}_{subset.lower()}"
 
     def _entry(self, subset: str) -> dict:
-        entry = {"file_name": f"{self.folder}/{subset.lower()}.jsonl", "columns": dict(_COLUMNS)}
+        entry: dict[str, Any] = {"file_name": f"{self.folder}/{subset.lower()}.jsonl", "columns": dict(_COLUMNS)}
         if self.has_system:
             entry["columns"]["system"] = "system"
-        # The baselines are trained as LLaMA-Factory trains: without weights.
-        return entry if subset in BASELINES else entry | {"sdrrl": {"subset": subset, "weight": 1.0}}
+        return entry | {"sdrrl": {"subset": subset, "weight": 1.0}} if SETS[subset].is_weighted else entry
 
 
 def read_info(path: Path) -> dict:
@@ -107,9 +107,11 @@ def read_info(path: Path) -> dict:
     try:
         info = json.loads(read_text(path) or "{}")
     except ValueError as err:
-        raise UserError(f"{path}:{getattr(err, 'lineno', 1)}: not JSON ({err}); mend it by hand first") from None
+        line = getattr(err, "lineno", 1)
+        raise UserError(f"not JSON ({err})", "mend it by hand first", at=f"{path}:{line}") from None
     if not isinstance(info, dict):
-        raise UserError(f"{path}: a {type(info).__name__} instead of an object of data sets; mend it by hand first")
+        what = f"a {type(info).__name__} instead of an object of data sets"
+        raise UserError(what, "mend it by hand first", at=str(path))
     return info
 
 

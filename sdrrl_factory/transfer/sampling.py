@@ -1,19 +1,63 @@
-"""D_synth: the ground truth or the model's own answer, with equal probability (equation 4).
+"""D_synth (equation 4): which records have the ground truth as their answer, and which the model's own.
 
 The draw comes before the generation, so the model answers only the questions whose answer it is to give: at the paper's
 probability that halves the cost of G.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
 from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.transfer.draw import rng
-from sdrrl_factory.transfer.filters import looping
-from sdrrl_factory.transfer.store import Batch
+from sdrrl_factory.transfer.filters import identifier_of, looping
+from sdrrl_factory.transfer.recipe import LanguageId
+from sdrrl_factory.transfer.stage import Batch, Progress, Stage, unseen
 
 
-def draw(batch: Batch, keep_ground_truth: float, seed: int) -> Batch:
-    """+ answer_origin: "D" (ground truth) or "G" (the model's own), one draw a record."""
-    origins = ["D" if rng(seed, rid, "sample").random() < keep_ground_truth else "G" for rid in batch["id"]]
-    return {**batch, "answer_origin": origins}
+@dataclass(frozen=True)
+class Sample(Stage):
+    """+ answer_origin: "D" (the ground truth) or "G" (the model's own), one draw a record.
+
+    keep_ground_truth: the probability of "D"; the paper's is 0.5, and 1.0 its ablation without self-distillation.
+    """
+
+    keep_ground_truth: float
+    seed: int
+
+    def __call__(self, batch: Batch, tool: None = None) -> Batch:
+        draws = [rng(self.seed, record_id, "sample").random() for record_id in batch["id"]]
+        return {**batch, "answer_origin": ["D" if draw < self.keep_ground_truth else "G" for draw in draws]}
+
+
+@dataclass(frozen=True)
+class Settle(Stage):
+    """+ answer, reasons: a flawed generation gives way to the ground truth, and its record keeps the reason.
+
+    identifier: what tells the language identifier from any other (`Identifier.name`); "": languages are not looked at.
+    """
+
+    source: str
+    language_id: LanguageId
+    identifier: str
+    version: ClassVar[int] = 2
+
+    @contextmanager
+    def open(self, progress: Progress = unseen) -> Iterator[Identifier | None]:
+        yield identifier_of(self.language_id)
+
+    def __call__(self, batch: Batch, tool: Identifier | None = None) -> Batch:
+        out = {**batch, "answer": [], "answer_origin": [], "reasons": []}
+        for origin, output, response, finish in zip(
+            batch["answer_origin"], batch["output"], batch["response"], batch["response_finish"], strict=True
+        ):
+            reason = flaw(response, finish, self.source, tool) if origin == "G" else ""
+            is_own = origin == "G" and not reason
+            out["answer"].append(response if is_own else output)
+            out["answer_origin"].append("G" if is_own else "D")
+            out["reasons"].append([f"generation: {reason}"] if reason else [])
+        return out
 
 
 def flaw(response: str, finish: str, source: str, identifier: Identifier | None) -> str:
@@ -27,17 +71,3 @@ def flaw(response: str, finish: str, source: str, identifier: Identifier | None)
     if looping(response):
         return "looping"
     return "off-target" if identifier and identifier.off_target(response, source) else ""
-
-
-def settle(batch: Batch, source: str, identifier: Identifier | None) -> Batch:
-    """+ answer, reasons; a flawed generation gives way to the ground truth, and its reason is kept with the record."""
-    out = {**batch, "answer": [], "answer_origin": [], "reasons": []}
-    for origin, output, response, finish in zip(
-        batch["answer_origin"], batch["output"], batch["response"], batch["response_finish"], strict=True
-    ):
-        why = flaw(response, finish, source, identifier) if origin == "G" else ""
-        own = origin == "G" and not why
-        out["answer"].append(response if own else output)
-        out["answer_origin"].append("G" if own else "D")
-        out["reasons"].append([f"generation: {why}"] if why else [])
-    return out

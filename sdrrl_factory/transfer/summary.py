@@ -9,32 +9,20 @@ from bisect import bisect_right, insort
 from collections import Counter
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import Any
 
 from sdrrl_factory.files import sha256
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.transfer import quality
 from sdrrl_factory.transfer.recipe import PrepareConfig
-from sdrrl_factory.transfer.subsets import BASELINES, SUBSETS
+from sdrrl_factory.transfer.sets import BASELINES, SETS, SIDES, sets_of
 
 EXAMPLES, REJECTED_EXAMPLES, NATURAL_EXAMPLES = 20, 3, 3
 # Score bins of 0.05; length bins at half octaves.
 SCORE_BINS = 20
 LENGTH_EDGES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-# What is translated of a record -> the columns of its translation.
-SIDES = {"question": ("instruction_mt", "input_mt"), "answer": ("answer_mt",), "output": ("output_mt",)}
 # Where a translation can be lost, in the order the filter looks.
 STAGES = ("translated", "passed the rules", "above tau", "on target")
-# Set -> the sides whose translations it needs.
-NEEDS = {
-    "TL": ("question",),
-    "LT": ("answer",),
-    "TT": ("question", "answer"),
-    "tsft": ("question", "output"),
-    "cit": ("output",),
-    "xcot": ("question", "output"),
-}
-# Set -> is its question, its answer in the target language? What is in both counts as the target's.
-_TARGET = {"LL": (False, False), "TL": (True, False), "LT": (False, True), "sft": (False, False), "cit": (False, True)}
 # More kinds than this are a server's or a library's messages; the rest are counted together.
 _MAX_KINDS = 100
 
@@ -54,9 +42,10 @@ class Lowest:
     """The `size` items of the lowest keys, in the keys' order."""
 
     def __init__(self, size: int):
-        self.size, self._pairs = size, []
+        self.size = size
+        self._pairs: list[tuple[str, Any]] = []
 
-    def offer(self, key: str, item) -> None:
+    def offer(self, key: str, item: Any) -> None:
         if len(self._pairs) == self.size:
             if key >= self._pairs[-1][0]:
                 return
@@ -75,13 +64,12 @@ class Summary:
         self.config, self.target = config, target
         self.left_out: Counter = Counter()  # on reading, by reason
         self.formats: list[str] = []
-        self.facts: dict[str, str] = {}
+        self.resources: dict[str, str] = {}
         self.names: list[str] = []  # entries of dataset_info.json
         self.records = 0
         self.origins: Counter = Counter()
         self.finishes: Counter = Counter()
-        wanted = [s for system in config.systems for s in (SUBSETS if system == "sdrrl" else (system,))]
-        self.sets = {s: SetCount() for s in wanted}
+        self.sets = {row.name: SetCount() for row in sets_of(config.systems)}
         self.reasons: dict[str, Counter] = {side: Counter() for side in ("generation", *SIDES)}
         self.stage_reasons: dict[tuple[str, str], Counter] = {(s, t): Counter() for s in SIDES for t in STAGES}
         self.lost: dict[str, Counter] = {side: Counter() for side in SIDES}  # records by the first stage that lost them
@@ -92,7 +80,7 @@ class Summary:
         self.rejected: dict[tuple[str, str], Lowest] = {}  # (side, why) -> records
         self.natural = {"mt": Lowest(NATURAL_EXAMPLES), "comp": Lowest(NATURAL_EXAMPLES)}
         spaced = LANGUAGES[config.source_lang].spaced, LANGUAGES[target].spaced
-        self._by_words = {s: tuple(spaced[t] for t in _TARGET.get(s, (True, True))) for s in self.sets}
+        self._by_words = {name: tuple(spaced[is_target] for is_target in _in_target(name)) for name in self.sets}
 
     @property
     def title(self) -> str:
@@ -147,8 +135,8 @@ class Summary:
     def _reject(self, key: str, record: dict) -> None:
         first: dict[str, str] = {}
         for reason in record["reasons"]:
-            side, _, told = reason.partition(": ")
-            why = _bounded(self.reasons[side], _kind(told))
+            side, _, particulars = reason.partition(": ")
+            why = _bounded(self.reasons[side], _kind(particulars))
             self.reasons[side][why] += 1
             self.rejected.setdefault((side, why), Lowest(REJECTED_EXAMPLES)).offer(key, record)
             if side in SIDES:
@@ -168,21 +156,19 @@ class Summary:
 
     def why(self, subset: str) -> list[tuple[str, int]]:
         """Why records are not in the set, by reason."""
-        return ranked(sum((self.reasons[side] for side in NEEDS.get(subset, ())), Counter()))
+        return ranked(sum((self.reasons[side] for side in SETS[subset].needs), Counter()))
 
     def missing(self, subset: str) -> int:
-        """How many rows rejections took from the set; XCOT's has two a record."""
+        """How many rows rejections took from the set; a set has a row a record for each of its forms."""
         if subset in self.natural:
             return 0
-        return self.records * (2 if subset == "xcot" else 1) - self.sets[subset].rows
+        return self.records * len(SETS[subset].forms) - self.sets[subset].rows
 
     def means(self, subset: str) -> tuple[str, str]:
         """Mean length of question and answer: words, or characters, then with a "c"."""
-        count = self.sets[subset]
-        return tuple(
-            f"{total / max(count.rows, 1):.1f}{'' if words else 'c'}"
-            for total, words in zip((count.asked, count.answered), self._by_words[subset], strict=True)
-        )
+        count, (asked_words, answered_words) = self.sets[subset], self._by_words[subset]
+        asked, answered = count.asked / max(count.rows, 1), count.answered / max(count.rows, 1)
+        return f"{asked:.1f}{'' if asked_words else 'c'}", f"{answered:.1f}{'' if answered_words else 'c'}"
 
     @property
     def characters(self) -> str:
@@ -192,14 +178,15 @@ class Summary:
         return f"c: characters, as {' and '.join(names)} has no spaces" if names else ""
 
     def parts(self) -> list[tuple[str, str]]:
-        """(part, what served as it): the sources' formats and the facts."""
-        return [("instructions", text) for text in self.formats] + [(k, _open(v)) for k, v in self.facts.items()]
+        """(part, what served as it): the sources' formats and what else went in."""
+        return [("instructions", text) for text in self.formats] + [(k, _open(v)) for k, v in self.resources.items()]
 
     def dataset_lines(self) -> list[tuple[str, str]]:
         """(system, its `dataset:` line of a train recipe); the baselines' first, SDRRL's last."""
-        prefix = f"{self.title}_"
-        lines = [(s, [n for n in self.names if n == prefix + s]) for s in BASELINES]
-        lines.append(("sdrrl", [n for n in self.names if n.removeprefix(prefix) in {s.lower() for s in SUBSETS}]))
+        lines = []
+        for system in (*BASELINES, "sdrrl"):
+            sets = {f"{self.title}_{row.name.lower()}" for row in sets_of([system])}
+            lines.append((system, [name for name in self.names if name in sets]))
         return [(system, f"dataset: {','.join(names)}") for system, names in lines if names]
 
     def print(self) -> None:
@@ -217,7 +204,7 @@ class Summary:
         table.add_column("reasons")
         for subset, count in self.sets.items():
             rejected = "-" if subset in self.natural else str(self.missing(subset))
-            reasons = Text(told(self.why(subset)))
+            reasons = Text(in_words(self.why(subset)))
             table.add_row(subset, str(count.rows), rejected, " / ".join(self.means(subset)), reasons)
         console = Console()
         if not console.is_terminal:
@@ -225,12 +212,12 @@ class Summary:
         console.print(table)
         if self.characters:
             print(self.characters)
-        print(f"left out on reading: {told(ranked(self.left_out))}")
+        print(f"left out on reading: {in_words(ranked(self.left_out))}")
         if "LL" in self.sets:
             print(f"answers: {self.origins['G']} the model's own, {self.origins['D']} ground truth")
             generation = self.reasons["generation"]
             hint = " (raise generator.max_new_tokens to keep more)" if generation["cut off"] else ""
-            print(f"own answers given up for the ground truth: {told(ranked(generation))}{hint}")
+            print(f"own answers given up for the ground truth: {in_words(ranked(generation))}{hint}")
         if self.switched:
             words, known, switched = map(sum, zip(*self.switched.values(), strict=True))
             rates = f"{known / max(words, 1):.0%} known, {switched / max(known, 1):.1%} of the known switched"
@@ -245,8 +232,18 @@ def ranked(counts: Counter) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def told(counts: list[tuple[str, int]]) -> str:
+def in_words(counts: list[tuple[str, int]]) -> str:
+    """The counts on one line."""
     return ", ".join(f"{n} {why}" for why, n in counts) or "-"
+
+
+def _in_target(name: str) -> tuple[bool, bool]:
+    """Whether a set's questions, and its answers, are in the target language; in both, it counts as the target's."""
+    forms = SETS[name].forms
+    if not forms:
+        return True, True
+    questions, answers = zip(*(form.languages for form in forms), strict=True)
+    return "target" in questions, "target" in answers
 
 
 def _kind(why: str) -> str:
@@ -261,7 +258,7 @@ def _bounded(counts: Counter, why: str) -> str:
 
 
 def _stage(side: str, why: str, record: dict) -> str:
-    if any(record.get(column) is None for column in SIDES[side]):
+    if any(record.get(f"{column}_mt") is None for column in SIDES[side]):
         return "translated"
     return {"low quality": "above tau", "off-target": "on target"}.get(why, "passed the rules")
 

@@ -12,9 +12,11 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.files import sha256, sha256_file
 from sdrrl_factory.languages import LANGUAGES
 
 _SPECIAL = re.compile(r"([\[\]{}^$/\\@<>~])")
@@ -24,26 +26,34 @@ _END = ".[][\n]"  # what Apertium's own deformatter puts behind a text: a senten
 
 
 class Apertium:
-    """Args: pairs: the directions (ISO 639-3, ISO 639-3) that will be asked for; place: the recipe key, for errors."""
+    """Args: pairs: the directions (ISO 639-3, ISO 639-3) that will be asked for.
+
+    Raises: UserError without a key: Apertium or a pair is not installed, or ended with an error.
+    """
 
     name = "apertium 3"
 
-    def __init__(self, pairs: Sequence[tuple[str, str]], place: str):
+    def __init__(self, pairs: Sequence[tuple[str, str]]):
         program = shutil.which("apertium")
         if program is None:
-            raise UserError(f"{place}: apertium is not installed; run `apt-get install apertium apertium-eng-spa`")
+            raise UserError("apertium is not installed", "run `apt-get install apertium apertium-eng-spa`")
         modes = Path(program).parent.parent / "share/apertium/modes"
         installed = {path.stem: path for path in sorted(modes.glob("*.mode"))}
-        self._modes = {}
+        self._modes, self._versions = {}, {}
         for source, target in pairs:
             names = [f"{a}-{b}" for a in _codes(source) for b in _codes(target)]
-            found = next((installed[name] for name in names if name in installed), None)
-            if found is None:
+            mode = next((installed[name] for name in names if name in installed), None)
+            if mode is None:
                 raise UserError(
-                    f"{place}: Apertium has no pair {names[0]} here (installed: {', '.join(installed) or 'none'});"
-                    f" see `apt-cache search apertium-` for a package with it, or choose another target_lang"
+                    f"Apertium has no pair {names[0]} here (installed: {', '.join(installed) or 'none'})",
+                    "see `apt-cache search apertium-` for a package with it, or choose another target_lang",
                 )
-            self._modes[source, target] = _stages(found)
+            self._modes[source, target] = _stages(mode)
+            self._versions[source, target] = _version(mode)
+
+    def signature(self, source: str, target: str) -> str:
+        """With the version of the pair: another one's dictionaries and rules translate otherwise."""
+        return f"{self.name} {self._versions[source, target]}"
 
     def translate(self, segments: Sequence[str], source: str, target: str) -> list[str]:
         before, tagger, after = self._modes[source, target]
@@ -51,7 +61,7 @@ class Apertium:
         stream = _through(before, stream)
         if tagger:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                stream = list(pool.map(lambda text: _run(tagger, text), stream))
+                stream = list(pool.map(partial(_run, tagger), stream))
             stream = _through(after, stream)
         return [_plain(text) for text in stream]
 
@@ -65,12 +75,19 @@ def _codes(code: str) -> list[str]:
     return [row.apertium, row.iso1]
 
 
+def _version(mode: Path) -> str:
+    """A hash of the pipeline of a .mode file and of the dictionaries and rules it names: 12 hexadecimal digits."""
+    text = mode.read_text()
+    files = [word for word in shlex.split(text) if word.startswith("/") and Path(word).is_file()]
+    return sha256("\n".join([text, *map(sha256_file, files)]))[:12]
+
+
 def _stages(mode: Path) -> tuple[str, list[str], str]:
     """The pipeline of a .mode file: before the tagger, the tagger, after it; every part flushing at NUL."""
     # $1 and $2 are the shell's places for the generator's and the tagger's options: unknown words unmarked, none.
-    parts = [p.strip() for p in mode.read_text().replace("$1", "-n").replace("$2", "").strip().split("|")]
-    at = next((i for i, p in enumerate(parts) if p.startswith("apertium-tagger")), None)
-    flushing = [p.replace(" ", " -z ", 1) if " " in p else f"{p} -z" for p in parts]
+    parts = [part.strip() for part in mode.read_text().replace("$1", "-n").replace("$2", "").strip().split("|")]
+    at = next((i for i, part in enumerate(parts) if part.startswith("apertium-tagger")), None)
+    flushing = [part.replace(" ", " -z ", 1) if " " in part else f"{part} -z" for part in parts]
     if at is None:
         return " | ".join(flushing), [], ""
     return " | ".join(flushing[:at]), shlex.split(parts[at]), " | ".join(flushing[at + 1 :])
@@ -85,10 +102,9 @@ def _run(command: list[str], text: str) -> str:
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, input=text.encode(), capture_output=True, env=environment)
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise UserError(
-            f"translator: apertium ended with status {done.returncode} ({' '.join(said)}); reinstall its pair"
-        )
+        message = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        what = f"apertium ended with status {done.returncode} ({' '.join(message)})"
+        raise UserError(what, "reinstall its pair")
     return done.stdout.decode("utf-8", "replace")
 
 

@@ -6,7 +6,7 @@ With the model that is taught itself, this is self-translation, the paper's futu
 import json
 import string
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import fingerprint, sha256
@@ -31,7 +31,7 @@ class Chat:
         _check_prompt(config.prompt)
         if not config.model:
             raise UserError("backend chat needs a model", "name one", key="model")
-        self._config = config
+        self._config, self._checkpoint = config, config.model
         server = None
         if config.base_url:
             server = Server(
@@ -45,18 +45,19 @@ class Chat:
         else:
             with under("model"):
                 check_checkpoint(config.model)
-        self._model = RememberedModel(memory, config.model, config.template, load=self._load, server=server)
+        load = partial(_loaded, config.model, config.template)
+        self._model = RememberedModel(memory, config.model, config.template, load=load, server=server)
 
     @cached_property
     def name(self) -> str:
         """The model, and a hash of all that shapes a translation."""
         config = self._config
-        model = [config.base_url] if config.base_url else [fingerprint(config.model), config.template]
+        model = [config.base_url] if config.base_url else [fingerprint(self._checkpoint), config.template]
         settings = json.dumps([*model, config.prompt, config.max_new_tokens])
         return f"chat {config.model} {sha256(settings)[:16]}"
 
-    def _load(self) -> LM:
-        return LM(self._config.model, self._config.template)
+    def signature(self, source: str, target: str) -> str:
+        return self.name
 
     def translate(self, segments: Sequence[str], source: str, target: str) -> list[str]:
         names = {"source": LANGUAGES[source].name, "target": LANGUAGES[target].name}
@@ -67,22 +68,30 @@ class Chat:
         return [_unquoted(answer.text, segment) if answer.finish == "stop" else "" for segment, answer in pairs]
 
 
+# Every target language opens the translator anew; the model is loaded once.
+@lru_cache(maxsize=1)
+def _loaded(model: str, template: str | None) -> LM:
+    return LM(model, template)
+
+
 def _check_prompt(prompt: str) -> None:
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None}
     except ValueError as err:
         fix = "write a brace that is meant as {{ or }}"
         raise UserError(f"{err} in the prompt", fix, key="prompt") from None
-    if unknown := sorted(fields - {"source", "target", "text"}):
+    unknown = sorted(fields - {"source", "target", "text"})
+    if unknown:
         fix = "known: {source} {target} {text}; write a brace that is meant as {{ or }}"
         raise UserError(f"unknown placeholder {{{unknown[0]}}} in the prompt", fix, key="prompt")
-    if missing := sorted({"target", "text"} - fields):
+    missing = sorted({"target", "text"} - fields)
+    if missing:
         raise UserError(f"the prompt has no {{{missing[0]}}}", "add it", key="prompt")
 
 
 def _unquoted(text: str, segment: str) -> str:
     """`text` without the quotation marks around it, where `segment` has none around it."""
     inner = text[1:-1]
-    ends, given = text[:1] + text[-1:], segment[:1] + segment[-1:]
-    whole = len(text) > 2 and ends in _QUOTES and not any(mark in inner for mark in ends)
-    return inner.strip() if whole and given not in _QUOTES else text
+    ends, segment_ends = text[:1] + text[-1:], segment[:1] + segment[-1:]
+    is_quoted = len(text) > 2 and ends in _QUOTES and not any(mark in inner for mark in ends)
+    return inner.strip() if is_quoted and segment_ends not in _QUOTES else text

@@ -1,10 +1,11 @@
 """NLLB-200 (Costa-jussà et al., 2022) through transformers: beam search, the target's code forced as first token."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import fingerprint
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.models.decoding import generate_by
@@ -16,25 +17,28 @@ _TOKENS_PER_ROW = 64  # up to this width a batch has all its rows; wider ones ha
 
 
 class Nllb:
-    """Args: config: the recipe's group; pairs: the directions that will be asked for; place: key -> where it stands."""
+    """Args: config: the recipe's group; pairs: the directions that will be asked for.
 
-    def __init__(self, config: Config, pairs: Sequence[tuple[str, str]], place: Callable[[str], str]):
-        self.config, self.pairs, self.place = config, pairs, place
+    Raises: UserError about a key of the group.
+    """
+
+    def __init__(self, config: Config, pairs: Sequence[tuple[str, str]]):
+        self.config, self.pairs = config, pairs
         self.model = config.model or DEFAULT_MODEL
         if config.compute_type == "int8":
-            raise UserError(
-                f"{place('translator.compute_type')}: the nllb backend has no int8; set another compute_type,"
-                " or translator.backend: ctranslate2"
-            )
+            fix = "set another compute_type, or translator.backend: ctranslate2"
+            raise UserError("the nllb backend has no int8", fix, key="compute_type")
         if not is_hub_id(self.model) and not (Path(self.model) / "config.json").is_file():
-            raise UserError(
-                f"{place('translator.model')}: no checkpoint at {self.model} (config.json not found); mend the path"
-            )
-        self._batches = Batches(config.batch_size, place("translator.batch_size"))
+            what = f"no checkpoint at {self.model} (config.json not found)"
+            raise UserError(what, "mend the path", key="model")
+        self._batches = Batches(config.batch_size)
 
     @cached_property
     def name(self) -> str:
-        return signature("nllb", self.model, self._dtype, self.config)
+        return description("nllb", self.model, self._dtype, self.config)
+
+    def signature(self, source: str, target: str) -> str:
+        return self.name
 
     @cached_property
     def _dtype(self) -> str:
@@ -45,22 +49,13 @@ class Nllb:
 
     @cached_property
     def _tokens(self) -> "Tokens":
-        return Tokens(self.model, self.pairs, self.place("translator.model"))
+        with under("model"):
+            return Tokens(self.model, self.pairs)
 
     @cached_property
-    def _lm(self):
-        import torch
-        from transformers import AutoModelForSeq2SeqLM
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        try:
-            lm = AutoModelForSeq2SeqLM.from_pretrained(
-                self.model, dtype=getattr(torch, self._dtype), trust_remote_code=False
-            )
-            return lm.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        except Exception as err:  # a checkpoint can be broken in many ways
-            raise cannot_load(self.model, err, self.place("translator.model")) from None
+    def _lm(self) -> Any:
+        with under("model"):
+            return _loaded(self.model, self._dtype)
 
     def translate(self, segments: Sequence[str], source: str, target: str) -> list[str]:
         """See `Translator`; "" too for a segment longer than the model reads, and a translation that found no end."""
@@ -74,12 +69,12 @@ class Nllb:
         while left:
             batch = next(self._batches.cut(left, rows))
             try:
-                found = self._search([rows[i] for i in batch], target, min(self.config.max_new_tokens, limit - 1))
+                outputs = self._search([rows[i] for i in batch], target, min(self.config.max_new_tokens, limit - 1))
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 self._batches.halve()
                 continue
-            for i, ids in zip(batch, found, strict=True):
+            for i, ids in zip(batch, outputs, strict=True):
                 out[i] = tokens.decode(ids)
             left = left[len(batch) :]
         return out
@@ -103,10 +98,28 @@ class Nllb:
         return ids[:, 1:].tolist()
 
 
-class Tokens:
-    """NLLB's tokenizer, as both backends use it. Raises: UserError if it lacks the code of a language of `pairs`."""
+# Every target language opens the translator anew; the model is loaded once.
+@lru_cache(maxsize=1)
+def _loaded(model: str, dtype: str) -> Any:
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+    from transformers.utils import logging
 
-    def __init__(self, model: str, pairs: Sequence[tuple[str, str]], place: str):
+    logging.disable_progress_bar()
+    try:
+        lm = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=getattr(torch, dtype), trust_remote_code=False)
+        return lm.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    except Exception as err:  # a checkpoint can be broken in many ways
+        raise cannot_load(model, err) from None
+
+
+class Tokens:
+    """NLLB's tokenizer, as both backends use it.
+
+    Raises: UserError without a key: it cannot be loaded, or lacks the code of a language of `pairs`.
+    """
+
+    def __init__(self, model: str, pairs: Sequence[tuple[str, str]]):
         from transformers import AutoTokenizer
         from transformers.utils import logging
 
@@ -114,12 +127,13 @@ class Tokens:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         except Exception as err:
-            raise cannot_load(model, err, place) from None
-        known = self.tokenizer.get_vocab()
-        missing = [code for pair in pairs for code in (LANGUAGES[c].flores for c in pair) if code not in known]
+            raise cannot_load(model, err) from None
+        vocabulary = self.tokenizer.get_vocab()
+        codes = [LANGUAGES[code].flores for pair in pairs for code in pair]
+        missing = [code for code in codes if code not in vocabulary]
         if missing or not hasattr(self.tokenizer, "src_lang"):
             lack = f"its tokenizer has no {missing[0]}" if missing else "its tokenizer takes no source language"
-            raise UserError(f"{place}: {model} is no NLLB-200 model ({lack}); name one, e.g. {DEFAULT_MODEL}")
+            raise UserError(f"{model} is no NLLB-200 model ({lack})", f"name one, e.g. {DEFAULT_MODEL}")
         self.limit = self.tokenizer.model_max_length
 
     def code(self, language: str) -> int:
@@ -144,8 +158,8 @@ class Tokens:
 class Batches:
     """Batches of segments alike in length; when memory runs out, all that follow have half the rows."""
 
-    def __init__(self, rows: int, place: str):
-        self.rows, self.place = rows, place
+    def __init__(self, rows: int):
+        self.rows = rows
 
     def cut(self, order: Sequence[int], rows: Sequence[list[int]]) -> Iterator[list[int]]:
         """Cut `order` (indices of `rows`, longest first) into batches."""
@@ -158,7 +172,7 @@ class Batches:
 
     def halve(self) -> None:
         if self.rows == 1:
-            raise UserError(f"{self.place}: out of memory with batch_size 1; use a smaller model or fewer beams")
+            raise UserError("out of memory with batch_size 1", "use a smaller model or fewer beams", key="batch_size")
         self.rows //= 2
         print(f"out of memory: translator.batch_size is now {self.rows}", flush=True)
 
@@ -168,12 +182,13 @@ def longest_first(rows: Sequence[list[int]], limit: int) -> list[int]:
     return sorted((i for i, row in enumerate(rows) if 0 < len(row) <= limit), key=lambda i: (-len(rows[i]), i))
 
 
-def cannot_load(model: str, err: Exception, place: str) -> UserError:
-    why = (str(err).strip().splitlines() or [type(err).__name__])[0].rstrip(". ")
-    return UserError(f"{place}: {model} cannot be loaded ({why}); mend the path, or fetch the model anew")
+def cannot_load(model: str, err: Exception) -> UserError:
+    """The mistake, without a key, of a checkpoint that a library fails at."""
+    reason = (str(err).strip().splitlines() or [type(err).__name__])[0].rstrip(". ")
+    return UserError(f"{model} cannot be loaded ({reason})", "mend the path, or fetch the model anew")
 
 
-def signature(backend: str, model: str, compute_type: str, config: Config) -> str:
+def description(backend: str, model: str, compute_type: str, config: Config) -> str:
     """What a translation depends on, apart from segment and direction: a translator's name."""
     which = f"{Path(model).name} {fingerprint(model)}" if Path(model).is_dir() else model
     return f"{backend} {which} {compute_type} beam {config.beam_size} at most {config.max_new_tokens}"

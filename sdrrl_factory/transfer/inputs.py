@@ -1,0 +1,189 @@
+"""Every check before any work: what `sdrrl prepare`, `--dry-run` and `sdrrl doctor` all ask of a recipe.
+
+Each function looks at one part of it, and raises a UserError about the key that has to change. None loads a model.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.languages import language
+from sdrrl_factory.memory import Memory, beside
+from sdrrl_factory.transfer import dictionaries, generate, parallel, quality, sources, translate
+from sdrrl_factory.transfer.dictionaries import Dictionary
+from sdrrl_factory.transfer.filters import identifier_of
+from sdrrl_factory.transfer.recipe import PrepareConfig
+from sdrrl_factory.transfer.register import read_info
+from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched, sides
+from sdrrl_factory.words import segmenter
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one target language needs beside the models.
+
+    pairs: P, (id, source sentence, target sentence).
+    sentences: (id, sentence) of the target language alone, for D_comp.
+    forward, backward: the dictionaries from source to target, and back.
+    """
+
+    code: str
+    pairs: list[tuple[str, str, str]]
+    sentences: list[tuple[str, str]]
+    forward: Dictionary
+    backward: Dictionary
+
+
+@dataclass(frozen=True)
+class Models:
+    """What tells the models of a run from any others; "" stands for one that it does not need.
+
+    checkpoint: of the generator. translators, scorers: by target language.
+    """
+
+    checkpoint: str
+    identifier: str
+    translators: dict[str, str]
+    scorers: dict[str, str]
+
+
+def check(config: PrepareConfig) -> list[Target]:
+    """All that can be wrong but the models; what is slowest to read comes last."""
+    languages(config)
+    names(config)
+    folders(config)
+    with under("instructions"):
+        sources.check(config.instructions)
+    with under("parallel"):
+        parallel.check(config.parallel)
+    for code in target_codes(config):
+        engine(config, code)
+    return [target(config, code) for code in target_codes(config)]
+
+
+def models(config: PrepareConfig) -> Models:
+    """The models, as far as can be told before they are loaded."""
+    codes = target_codes(config)
+    return Models(
+        checkpoint=generator(config),
+        identifier=identifier(config),
+        translators={code: translator(config, code) for code in codes},
+        scorers={code: scorer(config, code) for code in codes},
+    )
+
+
+def target_codes(config: PrepareConfig) -> list[str]:
+    """The target languages, in the recipe's order."""
+    return [config.target_lang] if isinstance(config.target_lang, str) else config.target_lang
+
+
+def memory_of(config: PrepareConfig) -> Memory:
+    """Where the answers of the translator and the generator are kept; nothing is opened yet."""
+    return Memory(Path(config.memory) if config.memory else beside(config.work_dir))
+
+
+def languages(config: PrepareConfig) -> None:
+    """Codes are known, no target is the source language or stands twice."""
+    with under("source_lang"):
+        language(config.source_lang)
+    codes = target_codes(config)
+    for i, code in enumerate(codes):
+        with under("target_lang" if isinstance(config.target_lang, str) else f"target_lang.{i}"):
+            language(code)
+            if code == config.source_lang:
+                raise UserError(f"target_lang is the source language {code}", "choose another")
+            if code in codes[:i]:
+                raise UserError(f"{code} stands twice", "remove one")
+    for i, code in enumerate(config.translator.via):
+        with under(f"translator.via.{i}"):
+            language(code)
+
+
+def names(config: PrepareConfig) -> None:
+    """No system stands twice, and `name` can be a folder's."""
+    if len(set(config.systems)) < len(config.systems):
+        raise UserError(f"a system stands twice in {config.systems}", "remove one", key="systems")
+    if not config.name or not all(character.isalnum() or character in "-_." for character in config.name):
+        what = f"{config.name!r} cannot be a folder's name"
+        raise UserError(what, "use letters, digits, - and _", key="name")
+
+
+def folders(config: PrepareConfig) -> None:
+    """What is to be written can be, beside what is there."""
+    for key, folder in (("dataset_dir", config.dataset_dir), ("work_dir", config.work_dir)):
+        path = Path(folder).absolute()
+        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise UserError(f"{folder} cannot be written to", "choose another folder", key=key)
+    read_info(Path(config.dataset_dir) / "dataset_info.json")
+
+
+def generator(config: PrepareConfig) -> str:
+    """What tells the generator from any other; "" where no set needs its answers."""
+    if not has_own_answers(config.systems):
+        return ""
+    generate.make(config.generator, memory_of(config))
+    return generate.identity(config.generator)
+
+
+def engine(config: PrepareConfig, code: str) -> translate.Engine | None:
+    """T into the target language, and where the estimate needs it, the way back; None where nothing is translated."""
+    if not sides(config.systems) or config.translator.backend == "none":
+        return None
+    memory = memory_of(config)
+    if config.quality.backend == "roundtrip":
+        translate.engine(config.translator, code, config.source_lang, memory, back=True)
+    return translate.engine(config.translator, config.source_lang, code, memory)
+
+
+def translator(config: PrepareConfig, code: str) -> str:
+    """What tells translations into the target language from any others; "" where nothing is translated."""
+    forward = engine(config, code)
+    return forward.signature(config.source_lang, code) if forward else ""
+
+
+def scorer(config: PrepareConfig, code: str) -> str:
+    """What tells quality estimates of these translations from any others; "" where there are none."""
+    if not engine(config, code):
+        return ""
+    estimator = quality.make(config.quality, config.translator, config.source_lang, code, memory_of(config))
+    return estimator.name if estimator else ""
+
+
+def identifier(config: PrepareConfig) -> str:
+    """What tells the language identifier from any other; "" for none."""
+    tool = identifier_of(config.language_id)
+    return f"{tool.name} {tool.min_letters} {tool.min_probability}" if tool else ""
+
+
+def target(config: PrepareConfig, code: str) -> Target:
+    """The parallel text and the dictionaries of a target language, read."""
+    pairs, sentences = parallel_text(config, code)
+    forward, backward = dictionary(config, code, pairs)
+    return Target(code, pairs, sentences, forward, backward)
+
+
+def parallel_text(config: PrepareConfig, code: str) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
+    """(P, further sentences for D_comp) of a target language, as far as some set or the dictionary needs them."""
+    natural = has_natural(config.systems)
+    induced = config.code_switch.dictionary == "induced" and config.code_switch.probability > 0
+    pairs: list[tuple[str, str, str]] = []
+    sentences: list[tuple[str, str]] = []
+    with under("parallel"):
+        if config.parallel.size and (natural or induced):
+            pairs = parallel.load(config.parallel, config.source_lang, code, config.seed)
+        if natural:
+            sentences = parallel.monolingual(config.parallel, code, config.seed)
+    return pairs, sentences
+
+
+def dictionary(config: PrepareConfig, code: str, pairs: list[tuple[str, str, str]]) -> tuple[Dictionary, Dictionary]:
+    """The dictionaries of equation 5, from source to target and back; empty where no question is switched."""
+    if not config.code_switch.probability or not has_switched(config.systems):
+        return {}, {}
+    with under("target_lang"):
+        segmenter(config.source_lang), segmenter(code)
+    with under("code_switch.dictionary"):
+        sentences = [(source, target) for _, source, target in pairs]
+        return dictionaries.load(config.code_switch.dictionary, config.source_lang, code, sentences)

@@ -1,0 +1,165 @@
+"""`sdrrl prepare`: shards of records through the stages of pipeline.py; locks, progress bars, the report, the card."""
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from sdrrl_factory.errors import UserError
+from sdrrl_factory.transfer import card, inputs, pipeline, report
+from sdrrl_factory.transfer.recipe import PrepareConfig
+from sdrrl_factory.transfer.register import DataSets
+from sdrrl_factory.transfer.sets import has_natural, has_own_answers
+from sdrrl_factory.transfer.sources import Reading
+from sdrrl_factory.transfer.stage import Stage
+from sdrrl_factory.transfer.store import Store, columns, read_rows
+from sdrrl_factory.transfer.summary import Summary
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+def prepare(config: PrepareConfig) -> list[str]:
+    """Make the data sets of every target language; returns their names in dataset_info.json.
+
+    Raises: UserError about a key of the recipe, before any work as far as it can be told, or at a file and line.
+    """
+    # 1. What can be wrong is found before any work.
+    targets = inputs.check(config)
+    models = inputs.models(config)
+    work = Path(config.work_dir)
+    with inputs.memory_of(config) as memory:
+        memory.take_translations(work / "translations.sqlite")
+
+    # 2. D and D_synth, which the target languages share. So do other runs: the first one does the work.
+    common = Store(work / config.name)
+    common.root.mkdir(parents=True, exist_ok=True)
+    reading = _Reading(config)
+    with FileLock(common.root / ".lock"):
+        shards = common.write_shards(reading, config.shard_size)
+        for line in reading.formats:
+            print(f"reading   {line}", flush=True)
+        shards = _run(pipeline.synthesis(config, models), common, shards)
+
+    # 3. Each target language's translations and sets.
+    names = []
+    for target in targets:
+        store = Store(work / f"{config.name}_{target.code}")
+        store.root.mkdir(parents=True, exist_ok=True)
+        summary = Summary(config, target.code)
+        summary.left_out, summary.formats = reading.left_out, reading.formats
+        summary.resources = _resources(config, target)
+        try:
+            with FileLock(store.root / ".lock", timeout=0):
+                finished = _run(pipeline.translation(config, models, target), store, shards)
+                summary.names = _write_sets(config, target, finished, summary, reading.has_system)
+                card.write(Path(config.dataset_dir) / f"{config.name}_{target.code}" / "README.md", summary)
+                report.write(store.root / "report.html", summary)
+        except Timeout:
+            what = "another `sdrrl prepare` is at work here"
+            raise UserError(what, "wait or set work_dir", at=str(store.root)) from None
+        summary.print()
+        print(f"report: {store.root / 'report.html'}")
+        names += summary.names
+    if len(targets) > 1:
+        print(f"all languages: dataset: {','.join(names)}")
+    return names
+
+
+class _Reading(Reading):
+    """D; `has_system`: whether some record had a system prompt: only then the data sets have that column."""
+
+    def __init__(self, config: PrepareConfig):
+        super().__init__(config.instructions, config.max_samples)
+        self.has_system = False
+
+    def __iter__(self) -> Iterator[dict]:
+        for record in super().__iter__():
+            self.has_system = self.has_system or bool(record["system"])
+            yield record
+
+
+def _write_sets(
+    config: PrepareConfig, target: inputs.Target, shards: Iterable[Path], summary: Summary, has_system: bool
+) -> list[str]:
+    """Finished records to data sets, a shard in memory at a time; returns their names in dataset_info.json."""
+    assemble = pipeline.assembly(config, target)
+    with DataSets(Path(config.dataset_dir), config.name, target.code, config.systems, has_system) as sets:
+        for shard in shards:
+            records = list(read_rows([shard]))
+            for record, rows in zip(records, assemble(columns(records))["rows"], strict=True):
+                for name, lines in rows.items():
+                    for line in lines:
+                        sets.write(name, line)
+                summary.add(record, rows)
+        if has_natural(config.systems):
+            for line in pipeline.natural_text(config, target):
+                sets.write(line["subset"], line)
+                summary.add_natural(line["subset"], line)
+        return sets.register()
+
+
+def _resources(config: PrepareConfig, target: inputs.Target) -> dict[str, str]:
+    """What went into a target language's sets, for the report and the card."""
+    resources = {}
+    if has_own_answers(config.systems):
+        generator = config.generator
+        resources["generator"] = f"{generator.model} ({generator.base_url or f'template {generator.template}'})"
+    if engine := inputs.engine(config, target.code):
+        resources["translator"] = engine.name
+    if target.forward:
+        resources["dictionary"] = f"{config.code_switch.dictionary}, {len(target.forward)} words"
+    if target.pairs:
+        resources["parallel corpus"] = f"{config.parallel.source}, {len(target.pairs)} pairs"
+    if target.sentences:
+        resources["monolingual text"] = f"{config.parallel.monolingual}, {len(target.sentences)} sentences"
+    return resources
+
+
+def _run(stages: list[Stage], store: Store, shards: list[Path]) -> list[Path]:
+    """The shards that come out of the last stage; a bar a stage, or a line where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console()
+    bar = (
+        TextColumn("{task.description:9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    rows = sum(1 for _ in read_rows(shards)) if stages else 0
+    with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
+        for stage in stages:
+            count = _Count(progress, progress.add_task(stage.name, total=rows, rate=""))
+            shards = store.run(stage, shards, count.shard, count.within_shard)
+            if not console.is_terminal:
+                again = f", {count.reused} of {len(shards)} shards reused" if count.reused else ""
+                print(f"{stage.name:9} {count.rows} records in {count.seconds:.1f} s{again}", flush=True)
+    return shards
+
+
+class _Count:
+    """What one stage has done, shown by its bar: whole shards, and records inside the shard in work."""
+
+    def __init__(self, progress: "Progress", task: "TaskID"):
+        self.progress, self.task, self.began = progress, task, time.monotonic()
+        self.rows = self.reused = self.inside = 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def within_shard(self, rows: int) -> None:
+        self.inside += rows
+        self._show(self.rows + self.inside)
+
+    def shard(self, rows: int, reused: bool) -> None:
+        self.rows, self.reused, self.inside = self.rows + rows, self.reused + reused, 0
+        self._show(self.rows)
+
+    def _show(self, done: int) -> None:
+        self.progress.update(self.task, completed=done, rate=f"{done / max(self.seconds, 1e-3):.1f}/s")
