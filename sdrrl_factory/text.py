@@ -1,4 +1,10 @@
-"""Cutting text into what a translator should see and what must come back untouched; small and pure."""
+"""Cutting text into what a translator should see and what must come back untouched; small and pure.
+
+By hand: no library keeps code, placeholders and markup from a translator. Sentences too: where this splitter and
+sentencex 1.0.32 differ, sentencex is right less often on instructions and cuts file names and code at their dots
+(docs/measurements.md). The patterns are `re`'s, with ranges of characters: `regex`, which has Unicode's scripts by
+name, takes more than twice as long for the same spans.
+"""
 
 import re
 import unicodedata
@@ -18,7 +24,7 @@ _LATIN_END = r"[.!?…؟](?<![.!?…؟]{2})[.!?…؟]*+[\"'”’»)\]]*+(?=(\s+
 _END = re.compile(
     rf"{_LATIN_END}|[。！？｡។៕]++[”’」』）»]*+\s*+|(?<=[\u0e00-\u0e7f]{{20}})[ \u3000]++(?=[\u0e00-\u0e7f]{{20}})"
 )
-_ASCII_END = re.compile(_LATIN_END)  # the same where it can match, and faster
+_ASCII_END = re.compile(_LATIN_END)  # the same for a line of ASCII, and faster
 # What stands before a capital without ending a sentence: titles, mostly.
 # fmt: off
 _ABBREVIATIONS = {
@@ -103,14 +109,18 @@ def sentences(line: str) -> list[str]:
     A sentence of more than 400 characters is cut at its clause marks.
     """
     quoted = [match.span() for match in _QUOTED.finditer(line)] if "`" in line else []
-    out, start = [], 0
+    out: list[str] = []
+    start = 0
     for match in (_ASCII_END if line.isascii() else _END).finditer(line):
+        # A full stop in inline code ends no sentence.
         if any(a < match.start() < b for a, b in quoted):
             continue
+        # Of a Latin full stop, what follows and what stands before it say whether it ends a sentence.
         if match.group(1):
             if match.group(2).islower():
                 continue
             word = (line[start : match.start()].split()[-1:] or [""])[0].lstrip("(\"'")
+            # An initial ("J. Smith") or an abbreviation.
             if word.lower() in _ABBREVIATIONS or (len(word) == 1 and word.isupper()):
                 continue
         end = match.end() + len(match.group(1) or "")
@@ -123,10 +133,13 @@ def _clauses(sentence: str) -> list[str]:
     """Parts of at most 400 characters where clause marks allow: the last strong one, or else the last weak one."""
     if len(sentence) <= _LONG:
         return [sentence] if sentence else []
-    held = {at for a, b, _ in spans(sentence) for at in range(a + 1, b + 1)}
-    strong, weak = ([m.end() for m in mark.finditer(sentence) if m.end() not in held] for mark in (_STRONG, _WEAK))
-    out, start = [], 0
+    # Never inside what must come back as it is: a number's comma, a URL's semicolon.
+    protected = {cut for a, b, _ in spans(sentence) for cut in range(a + 1, b + 1)}
+    strong, weak = ([m.end() for m in mark.finditer(sentence) if m.end() not in protected] for mark in (_STRONG, _WEAK))
+    out: list[str] = []
+    start = 0
     while len(sentence) - start > _LONG:
+        # Where no cut makes a part of 400 characters, the first one after them makes a longer part.
         end = _last(strong, start) or _last(weak, start) or _next(sorted(strong + weak), start + _LONG)
         if not end or end == len(sentence):
             break
@@ -137,13 +150,14 @@ def _clauses(sentence: str) -> list[str]:
 
 def _last(cuts: list[int], start: int) -> int:
     """The last cut that leaves a part of neither more than 400 nor less than 100 characters; 0: there is none."""
-    at = bisect_right(cuts, start + _LONG) - 1
-    return cuts[at] if at >= 0 and cuts[at] >= start + _LONG // 4 else 0
+    index = bisect_right(cuts, start + _LONG) - 1
+    return cuts[index] if index >= 0 and cuts[index] >= start + _LONG // 4 else 0
 
 
 def _next(cuts: list[int], start: int) -> int:
-    at = bisect_right(cuts, start)
-    return cuts[at] if at < len(cuts) else 0
+    """The first cut behind `start`; 0: there is none."""
+    index = bisect_right(cuts, start)
+    return cuts[index] if index < len(cuts) else 0
 
 
 def pieces(text: str) -> Iterator[tuple[str, bool]]:
@@ -152,22 +166,26 @@ def pieces(text: str) -> Iterator[tuple[str, bool]]:
     Line ends, indentation, list markers, table borders, tags around a line, blank lines, fenced code, formulas and
     program text are not for the translator; sentences are, trimmed, if a word stands in them.
     """
-    close, at = "", 0
+    close, end = "", 0  # what closes the block we are in ("": none), and where the line ends in the text
     for line in text.splitlines(keepends=True):
-        at += len(line)
+        end += len(line)
         body = line.rstrip(_LINE_ENDS)
+        # 1. Blocks of code and formulas, from the line that opens them to the one that closes them.
         if close:
             close = "" if _closes(body, close) else close
             yield line, False
             continue
-        close = _opened(body, text, at)
+        close = _opened(body, text, end)
         if close or not _WORD.search(body):
             yield line, False
             continue
-        lead = _LEAD.match(body).end()
+        # 2. Indentation and list marks; behind them a line of code may stand.
+        mark = _LEAD.match(body)
+        lead = mark.end() if mark else 0
         if _is_code(body[lead:].strip()):
             yield line, False
             continue
+        # 3. What is left is prose: its lead, its sentences, its end.
         if lead:
             yield body[:lead], False
         yield from _line(body[lead:])
@@ -175,16 +193,21 @@ def pieces(text: str) -> Iterator[tuple[str, bool]]:
             yield line[len(body) :], False
 
 
-def _opened(body: str, text: str, at: int) -> str:
-    """What closes the block this line opens, or ""; an unclosed fence lasts to the end, other blocks must close."""
-    if ("```" in body or "~~~" in body) and (fence := _FENCE.match(body)):
-        return fence.group(1)
+def _opened(body: str, text: str, end: int) -> str:
+    """What closes the block this line opens, or ""; an unclosed fence lasts to the end, other blocks must close.
+
+    end: where the line ends in the text.
+    """
+    if "```" in body or "~~~" in body:
+        fence = _FENCE.match(body)
+        if fence:
+            return fence.group(1)
     start = body.strip().lower()
     if not start.startswith(("$", "\\", "<")):
         return ""
     for opening, close in _BLOCKS.items():
         is_tag = opening[0] == "<" and start.startswith(opening) and close not in start
-        if (start == opening or is_tag) and close in text[at:].lower():
+        if (start == opening or is_tag) and close in text[end:].lower():
             return close
     return ""
 
@@ -193,7 +216,7 @@ def _closes(body: str, close: str) -> bool:
     if close[0] not in "`~":
         return close in body.lower()
     mark = _FENCE_END.match(body)
-    return bool(mark) and mark.group(1).startswith(close)
+    return mark is not None and mark.group(1).startswith(close)
 
 
 def _is_code(line: str) -> bool:
@@ -204,6 +227,7 @@ def _is_code(line: str) -> bool:
         return True
     if not _OPERATOR.search(line) or _TWO_WORDS.search(line):
         return False
+    # A formula: every word is a variable, a function or an acronym, in Latin or Greek letters.
     return all(
         (len(w) <= 2 or w in _FUNCTIONS or (len(w) == 3 and w.isupper())) and all(c < "\u0400" for c in w)
         for w in _LETTERS.findall(line)
@@ -231,17 +255,18 @@ def _cells(body: str) -> Iterator[tuple[str, bool]]:
     for match in _BAR.finditer(body) if "|" in body else ():
         if not match.group("bar"):
             continue
-        at = match.start()
-        depth += sum(body.count(c, seen, at) for c in "([{") - sum(body.count(c, seen, at) for c in ")]}")
-        seen = at
-        if row or (depth <= 0 and body[at - 1 : at].isspace() and body[at + 1 : at + 2].isspace()):
-            yield from _trimmed(body[start:at])
+        bar = match.start()
+        depth += sum(body.count(c, seen, bar) for c in "([{") - sum(body.count(c, seen, bar) for c in ")]}")
+        seen = bar
+        if row or (depth <= 0 and body[bar - 1 : bar].isspace() and body[bar + 1 : bar + 2].isspace()):
+            yield from _trimmed(body[start:bar])
             yield "|", False
-            start = at + 1
+            start = bar + 1
     yield from _trimmed(body[start:])
 
 
 def _trimmed(text: str) -> Iterator[tuple[str, bool]]:
+    """The sentences of a text, the blanks around each as pieces of their own: translators drop them."""
     for sentence in sentences(text):
         core = sentence.strip()
         left = len(sentence) - len(sentence.lstrip())
@@ -271,7 +296,9 @@ def spans(segment: str) -> list[tuple[int, int, bool]]:
 
 def around(segment: str) -> list[tuple[str, bool]]:
     """Cut a segment at its spans into (part, translate?); joined, the parts are the segment."""
-    out, start = [], 0
+    out: list[tuple[str, bool]] = []
+    start = 0
+    # An empty span at the end, so that what stands behind the last one is a part like the others.
     for begin, end, _ in [*spans(segment), (len(segment), len(segment), False)]:
         part = segment[start:begin]
         core = part.strip()
@@ -282,7 +309,7 @@ def around(segment: str) -> list[tuple[str, bool]]:
             out.append((part, False))
         out.append((segment[begin:end], False))
         start = end
-    return [(part, wanted) for part, wanted in out if part]
+    return [(part, is_prose) for part, is_prose in out if part]
 
 
 def kept(segment: str, translation: str) -> bool:
@@ -293,12 +320,13 @@ def kept(segment: str, translation: str) -> bool:
     texts = {segment[a:b] for a, b, is_number in spans(segment) if not is_number}
     if any(segment.count(text) != translation.count(text) for text in texts):
         return False
-    wanted = _span_numbers(segment)
+    numbers = _span_numbers(segment)
     # "3rd" is no span, but its 3 may be what became of a 3.
-    return not wanted or wanted <= (Counter(_numbers(translation)) | _span_numbers(translation))
+    return not numbers or numbers <= (Counter(_numbers(translation)) | _span_numbers(translation))
 
 
-def _span_numbers(text: str) -> Counter:
+def _span_numbers(text: str) -> Counter[str]:
+    """How often each number stands in a span of its own, as ASCII digits."""
     return Counter(n for a, b, is_number in spans(text) if is_number for n in _numbers(text[a:b]))
 
 
@@ -310,8 +338,3 @@ def _numbers(text: str) -> list[str]:
 def words(text: str) -> list[str]:
     """The words of `text`: runs of letters, inner apostrophes kept."""
     return _WORD.findall(text)
-
-
-def replace_words(text: str, replace) -> str:
-    """`text` with each word w put through `replace(w)`; everything between words stays."""
-    return _WORD.sub(lambda match: replace(match.group()), text)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdrrl_factory.text import around, kept, pieces, replace_words, sentences, spans, words
+from sdrrl_factory.text import around, kept, pieces, sentences, spans, words
 
 ALPACA = Path(__file__).parents[2] / "shared" / "data" / "alpaca_en_demo.json"
 
@@ -163,10 +163,6 @@ def test_words_keep_inner_apostrophes_and_leave_digits():
         "naïve",
         "yes",
     ]
-
-
-def test_replace_words_keeps_what_stands_between():
-    assert replace_words("¡Hola, it's 3 o'clock!\n", lambda w: f"<{w}>") == "¡<Hola>, <it's> 3 <o'clock>!\n"
 
 
 def test_a_very_long_sentence_is_cut_at_clause_marks():
