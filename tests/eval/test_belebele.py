@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sdrrl_eval.measure.task import Task
+from sdrrl_eval.measure.task import Part, Scored, Task
 from sdrrl_eval.measure.tasks import belebele
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.memory import Memory
@@ -55,6 +55,10 @@ def part_of(**keys):
 def remembered(folder: Path, load) -> RememberedModel:
     # A folder, so that its identity needs no hub.
     return RememberedModel(Memory(folder / "memory.sqlite"), str(folder), load=load)
+
+
+def scored(part: Part, model: RememberedModel) -> Scored:
+    return part.config.score(part, [], part.config.likelihoods(part, model, 4), 42)
 
 
 def random_prompts(seed: int, start: str = "") -> list[str]:
@@ -159,7 +163,7 @@ def test_nan_weights_are_one_line(tiny):
 def test_the_likelihood_task(lm, exact, tmp_path):
     part = part_of()
     answers = remembered(tmp_path, lambda: lm)
-    rows, [score] = part.config.score(part, [], answers, 4, 42)
+    rows, [score] = scored(part, answers)
     assert len(rows) == len(part.items) == 6 and all(item.prompt is None for item in part.items)
     first = rows[0]
     assert first["prompt"] == (
@@ -178,12 +182,12 @@ def test_the_likelihood_task(lm, exact, tmp_path):
     assert score["signature"] == "mode:likelihood|shots:0|prompt:official"
     # Once computed, it is read back: no model is asked.
     again = remembered(tmp_path, lambda: pytest.fail("the model was loaded"))
-    assert part.config.score(part, [], again, 4, 42)[0] == rows
+    assert scored(part, again)[0] == rows
 
 
 def test_examples_are_drawn_once_and_not_asked(lm, tmp_path):
     part = part_of(shots=2)
-    rows, [score] = part.config.score(part, [], remembered(tmp_path, lambda: lm), 4, 42)
+    rows, [score] = scored(part, remembered(tmp_path, lambda: lm))
     heads = {re.split(r"(?<=Answer: [ABCD]\n\n)(?=P: )", row["prompt"])[0] for row in rows}
     assert len(heads) == 1 and all(row["prompt"].count("Answer:") == 3 for row in rows)
     shown = re.findall(r"P: (.*)", rows[0]["prompt"])[:2]
@@ -220,7 +224,7 @@ def test_the_generative_task(tmp_path):
     assert part.items[0].prompt.startswith("Given the following passage, query, and answer choices, output the letter")
     assert part.items[0].prompt.endswith("\n(D) Nunca\n###\nAnswer:\n")
     answers = [Generation(text, "stop") for text in ["(B)", "A", "", "The correct answer is C", "x", "D"]]
-    rows, [score] = part.config.score(part, answers, None, 4, 42)
+    rows, [score] = part.config.score(part, answers, [], 42)
     gold = [item.reference for item in part.items]
     right = [a == b for a, b in zip(["B", "A", "", "C", "x", "D"], gold, strict=True)]
     assert [row["accuracy"] for row in rows] == right and rows[0]["output"] == "(B)"

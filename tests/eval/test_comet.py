@@ -45,7 +45,7 @@ def test_scores_are_those_of_comets_own_predict(files, checkpoint, model):
         assert each == pytest.approx(own, abs=0.006) and len(set(each)) == 3
         assert score["value"] == pytest.approx(sum(own) / 3, abs=1e-3)
         assert score["ci95"][0] <= score["value"] <= score["ci95"][1]
-        assert score["signature"] == f"comet:{comet.scorer(str(model), '').name}|scale:100"
+        assert score["signature"] == f"comet:{comet.scorer(str(model)).name}|scale:100"
 
 
 @needs_comet
@@ -59,14 +59,14 @@ def test_scores_are_those_of_comets_own_predict(files, checkpoint, model):
 )
 def test_a_missing_model_is_one_line_before_anything_runs(files, name, expected):
     name = name.format(files=files)
-    with pytest.raises(UserError, match=f"^r.yaml: tasks.0.comet_model: .*{expected}") as caught:
+    with pytest.raises(UserError, match=f"^tasks.0.comet_model: .*{expected}") as caught:
         runner.run(recipe(files, "./no/model", metrics=["comet"], comet_model=name), "r.yaml")
     assert "\n" not in str(caught.value)
 
 
 @needs_comet
 def test_a_model_without_references_is_refused(files, checkpoint, comet_models):
-    expected = "r.yaml: tasks.0.comet_model: .* scores without references; name a COMET model that takes them"
+    expected = "^tasks.0.comet_model: .* scores without references; name a COMET model that takes them"
     with pytest.raises(UserError, match=expected):
         runner.run(recipe(files, checkpoint, metrics=["comet"], comet_model=str(comet_models["kiwi"])), "r.yaml")
 

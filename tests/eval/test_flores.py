@@ -44,7 +44,7 @@ def test_dev_files_lie_in_a_folder_named_dev(tmp_path):
 def test_scores_are_the_sacrebleu_commands(tmp_path):
     part = task().read()[0]
     outputs = ["El río es muy ancho cerca de la ciudad.", "Ella compró tres manzanas.", "Nadie sabía la respuesta."]
-    rows, scores = part.config.score(part, [Generation(text, "stop") for text in outputs], None, 2, 42)
+    rows, scores = part.config.score(part, [Generation(text, "stop") for text in outputs], [], 42)
     by_metric = {s["metric"]: s for s in scores}
     assert list(by_metric) == ["bleu", "chrf++"] and rows[2]["chrf"] == 100
     (tmp_path / "out").write_text("\n".join(outputs) + "\n", encoding="utf-8")
@@ -59,7 +59,7 @@ def test_scores_are_the_sacrebleu_commands(tmp_path):
 def test_the_demos_task_is_the_same_with_13a_and_chrf():
     part = task(task="translation", tokenizer=None).read()[0]
     assert part.name == "translation.eng-spa"
-    _, scores = part.config.score(part, [Generation(i.reference, "stop") for i in part.items], None, 2, 42)
+    _, scores = part.config.score(part, [Generation(i.reference, "stop") for i in part.items], [], 42)
     assert [s["metric"] for s in scores] == ["bleu", "chrf"] and "tok:13a" in scores[0]["signature"]
 
 

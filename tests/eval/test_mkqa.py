@@ -52,7 +52,7 @@ def test_parts_and_scores():
     prompt = "Answer the following question in Spanish with as few words as possible.\n? La casa de las flores"
     assert spanish.items[0].prompt == prompt
     answers = [Generation(text, "stop") for text in ("casa de flores", "un RÍO", "no", "")]
-    rows, scores = config.score(spanish, answers, None, 2, 42)
+    rows, scores = config.score(spanish, answers, [], 42)
     assert [row["em"] for row in rows] == [1.0, 1.0, 0.0, 1.0]
     assert {s["metric"]: s["value"] for s in scores} == {"f1": 75.0, "em": 75.0}
     assert all(s["n"] == 4 and s["signature"] == "mkqa:answerable|norm:es|prompt:default" for s in scores)

@@ -52,7 +52,7 @@ def test_the_rate_counts_wrong_and_empty_answers(backend):
     answers = [Generation(text, "stop") for text in (SPANISH, ENGLISH, "", SPANISH, "Sí.", ENGLISH)]
     config = task_of(task="off_target", path="", langs=["spa"], identifier=backend)
     part = Part(config, None, "spa", [Item(str(i), "q", None) for i in range(6)])
-    rows, [score] = config.score(part, answers, None, 1, seed=1)
+    rows, [score] = config.score(part, answers, [], seed=1)
     assert score["value"] == 50.0 and score["n"] == 6
     assert [row["off_target"] for row in rows] == [False, True, True, False, False, True]
     assert rows[1]["language"] == "eng" and rows[1]["probability"] > 0.5

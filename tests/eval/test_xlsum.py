@@ -20,7 +20,7 @@ def test_parts_and_scores():
     assert item.prompt.startswith("Summarize the following text in one sentence in Spanish.\nEl viejo faro")
     assert item.reference.startswith("El faro, cerrado") and item.texts == {"text": item.prompt.split("\n", 1)[1]}
     answers = [Generation(spanish.items[0].reference, "stop"), Generation("", "length")]
-    rows, scores = config.score(spanish, answers, None, 2, 42)
+    rows, scores = config.score(spanish, answers, [], 42)
     assert [(s["metric"], s["value"], s["n"]) for s in scores] == [("rouge1", 50.0, 2), ("rougeL", 50.0, 2)]
     assert [row["rougeL"] for row in rows] == [100.0, 0.0] and rows[1]["finish"] == "length"
     assert "tok:xlsum-words|stem:snowball" in scores[0]["signature"]

@@ -50,16 +50,20 @@ class Answers(RememberedModel):
     def _load(self) -> LM:
         return checkpoint.load(self._config)
 
+    def _ask_server(self, max_new_tokens: int, temperature: float, prompts: list) -> Iterator[tuple[list, list]]:
+        with under("server"):
+            yield from super()._ask_server(max_new_tokens, temperature, prompts)
+
 
 @contextmanager
-def _progress(what: str, total: int, known: int) -> Iterator[Callable[[int], None]]:
+def _progress(what: str, total: int, remembered: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, one plain line elsewhere."""
     if not sys.stdout.isatty():
-        print(f"{total} {what}, {known} known" if known else f"{total} {what}", flush=True)
+        print(f"{total} {what}, {remembered} known" if remembered else f"{total} {what}", flush=True)
         yield lambda count: None
         return
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task(what, total=total, completed=known)
+        task = bar.add_task(what, total=total, completed=remembered)
         yield lambda count: bar.advance(task, count)

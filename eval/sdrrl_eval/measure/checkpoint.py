@@ -34,9 +34,8 @@ def load(config: EvalConfig) -> LM:
         name = f"{config.model} with {config.adapter}" if config.adapter else config.model
         why = " ".join((str(err) or type(err).__name__).split())[:200]
         raise UserError(f"{name} cannot be loaded ({why})", "export or fetch it again", key="model") from None
-    with under("model"):
-        _check_tokenizer(lm, config.model)
-        _check_weights(lm, config.model)
+    _check_tokenizer(lm, config.model)
+    _check_weights(lm, config.model)
     return lm
 
 
@@ -47,9 +46,11 @@ def _check_tokenizer(lm: LM, model: str) -> None:
     what = f"the tokenizer of {model} does not match its weights"
     if size > rows:
         token = lm.tokenizer.convert_ids_to_tokens(size - 1)
-        raise UserError(f"{what} (token {size - 1} is {token!r}, the embeddings have {rows} rows)", "export it again")
+        what += f" (token {size - 1} is {token!r}, the embeddings have {rows} rows)"
+        raise UserError(what, "export it again", key="model")
     if rows - size > max(_FEW, _PADDING * rows):
-        raise UserError(f"{what} ({size} tokens, {rows} embeddings)", "copy the tokenizer of its base model")
+        what += f" ({size} tokens, {rows} embeddings)"
+        raise UserError(what, "copy the tokenizer of its base model", key="model")
 
 
 def _check_weights(lm: LM, model: str) -> None:
@@ -57,7 +58,7 @@ def _check_weights(lm: LM, model: str) -> None:
     import torch
 
     def broken(what: str) -> UserError:
-        return UserError(f"{model} has NaN or infinity in {what}", "train or export it again")
+        return UserError(f"{model} has NaN or infinity in {what}", "train or export it again", key="model")
 
     for name, weight in lm.model.named_parameters():
         # A sum is finite only if all its terms are, and needs no copy of the weights; quantized ones have none.

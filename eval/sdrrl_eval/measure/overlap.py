@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sdrrl_eval.measure.task import Item, Part
 from sdrrl_factory.errors import UserError
@@ -27,6 +29,7 @@ _SHOWN = 10
 _LISTS = (".jsonl", ".csv")
 
 Texts = Iterator[tuple[str, str]]  # (where the row stands, its text)
+Readers = dict[str, Callable[[], Iterator[tuple[str, Any]]]]  # what reads (where it stands, row or line)
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def find_overlap(parts: Sequence[Part], names: Sequence[str]) -> Overlap:
     return overlap
 
 
-def _search(index, sources: dict[str, Callable[[], Iterator]], overlap: Overlap) -> dict[int, list[tuple]]:
+def _search(index: Any, sources: Readers, overlap: Overlap) -> dict[int, list[tuple]]:
     """Number of a text -> its best (match, place) in each file that has it, the best file first."""
     from sdrrl_eval.measure.matching import batches
 
@@ -176,40 +179,39 @@ def _distinct(parts: Iterable[Part]) -> dict[frozenset[str], list[tuple[str, str
 # --- the training files ---
 
 
-def _sources(names: Sequence[str]) -> dict[str, Callable[[], Iterator]]:
-    """File or data set -> what reads it: an iterator of (place, row or line). Raises UserError for any other name."""
-    found: dict[str, Callable[[], Iterator]] = {}
+def _sources(names: Sequence[str]) -> Readers:
+    """File or data set -> what reads it. Raises UserError for any other name."""
+    readers: Readers = {}
     for name in names:
         path = Path(name)
         file, _, sets = name.rpartition(":")
         if path.name == "dataset_info.json" and path.is_file():
-            found |= _named(name, list(_info(name)))
+            readers |= _named(name, list(_info(name)))
         elif path.exists():
-            found |= _files(path, name)
+            readers |= _files(path, name)
         elif file and Path(file).is_file():
-            found |= _named(file, sets.split(","))
+            readers |= _named(file, sets.split(","))
         elif Path(_INFO).is_file():
-            found |= _named(_INFO, name.split(","))
+            readers |= _named(_INFO, name.split(","))
         else:
             hint = "name a file, or a data set as FOLDER/dataset_info.json:NAME"
-            raise UserError(f"{name}: no such file, and no {_INFO} here that could name it; {hint}")
-    return found
+            raise UserError(f"no such file, and no {_INFO} here that could name it", hint, at=name)
+    return readers
 
 
-def _files(path: Path, place: str) -> dict[str, Callable[[], Iterator]]:
+def _files(path: Path, at: str) -> Readers:
+    """The file, or the files of the folder; `at` is what named it, for errors."""
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     if not files:
-        raise UserError(f"{place}: {path} has no file in it; name a training file")
-    return {str(file): _reader(str(file)) for file in files}
+        raise UserError(f"{path} has no file in it", "name a training file", at=at)
+    return {str(file): partial(_read_file, str(file)) for file in files}
 
 
-def _reader(path: str) -> Callable[[], Iterator]:
-    def read() -> Iterator:
-        if suffix(path) in KINDS and not _is_pairs(path):
-            return ((at, row) for at, _, row in read_rows(path))
-        return ((f"{path}:{number}", line) for number, line in read_lines(path))
-
-    return read
+def _read_file(path: str) -> Iterator[tuple[str, Any]]:
+    """Rows of a format that has them; of any other file the lines."""
+    if suffix(path) in KINDS and not _is_pairs(path):
+        return ((at, row) for at, _, row in read_rows(path))
+    return ((f"{path}:{number}", line) for number, line in read_lines(path))
 
 
 def _is_pairs(path: str) -> bool:
@@ -220,50 +222,47 @@ def _is_pairs(path: str) -> bool:
     return not _COLUMNS & set(header.strip().split("\t"))
 
 
-def _info(path: str) -> dict:
+def _info(path: str) -> dict[str, Any]:
     try:
         info = json.loads(read_text(path))
     except ValueError as err:
-        raise UserError(f"{path}: not JSON ({err}); mend it") from None
+        raise UserError(f"not JSON ({err})", "mend it", at=path) from None
     if not isinstance(info, dict):
-        raise UserError(f"{path}: a {type(info).__name__} instead of an object of data sets; mend it")
+        raise UserError(f"a {type(info).__name__} instead of an object of data sets", "mend it", at=path)
     return info
 
 
-def _named(path: str, names: Sequence[str]) -> dict[str, Callable[[], Iterator]]:
+def _named(path: str, names: Sequence[str]) -> Readers:
     """The files of data sets that a dataset_info.json names."""
     info = _info(path)
-    found: dict[str, Callable[[], Iterator]] = {}
+    readers: Readers = {}
     for name in map(str.strip, names):
-        place, entry = f"{path}: {name}", info.get(name)
+        at, entry = f"{path}: {name}", info.get(name)
         if not isinstance(entry, dict):
             near = get_close_matches(name, info, n=1)
             hint = f"did you mean {near[0]}?" if near else "name a file, or a data set of that file"
-            raise UserError(f"{name}: no such file, nor a data set in {path}; {hint}")
+            raise UserError(f"no such file, nor a data set in {path}", hint, at=name)
         if "hf_hub_url" in entry:
-            found[place] = _hub_reader(entry, place)
+            readers[at] = partial(_read_hub, entry, at)
             continue
         for key in _ELSEWHERE:
             if key in entry:
-                raise UserError(f"{place}: its rows are at its {key}, not in a file; fetch them and name their file")
+                raise UserError(f"its rows are at its {key}, not in a file", "fetch them and name their file", at=at)
         if not isinstance(entry.get("file_name"), str):
-            raise UserError(f"{place}: no file_name; write it there, or name the file itself")
+            raise UserError("no file_name", "write it there, or name the file itself", at=at)
         file = Path(path).parent / entry["file_name"]
         if not file.exists():
-            raise UserError(f"{place}: {file}: no such file; mend its file_name, or make the data set first")
-        found |= _files(file, place)
-    return found
+            raise UserError(f"{file}: no such file", "mend its file_name, or make the data set first", at=at)
+        readers |= _files(file, at)
+    return readers
 
 
-def _hub_reader(entry: dict, place: str) -> Callable[[], Iterator]:
-    def read() -> Iterator:
-        try:
-            for at, _, row in read_hub(entry["hf_hub_url"], entry.get("subset"), entry.get("split") or "train"):
-                yield at, row
-        except UserError as err:
-            raise UserError(err.what, err.fix, at=place) from None
-
-    return read
+def _read_hub(entry: dict[str, Any], at: str) -> Iterator[tuple[str, Any]]:
+    try:
+        for row in read_hub(entry["hf_hub_url"], entry.get("subset"), entry.get("split") or "train"):
+            yield row.at, row.values
+    except UserError as err:
+        raise UserError(err.what, err.fix, at=at) from None
 
 
 def _counted(rows: Iterator, overlap: Overlap) -> Texts:

@@ -45,19 +45,20 @@ def run(
     out = _writable(config.output_dir)
     listed = overlap_list or str(out / "overlap.jsonl")
     overlap = _overlap(parts, training_files, listed) if training_files else None
-    # 2. Every answer: each distinct prompt is asked once, whatever number of parts have it.
+    # 2. All that the model is asked: each distinct prompt once, however many parts have it; then the likelihoods.
     model = Answers(config)
     by_prompt = _generate(model, parts, config.batch_size)
+    likelihoods = [part.config.likelihoods(part, model, config.batch_size) for part in parts]
     # 3. The scores, a part at a time; what is written is there even if a later part fails.
     scores: list[dict[str, Any]] = []
     about: dict[str, dict[str, Any]] = {}
-    for part in parts:
+    for part, values in zip(parts, likelihoods, strict=True):
         answers = [by_prompt[item.prompt, part.max_new_tokens] for item in part.items if item.prompt is not None]
-        rows, part_scores = _score(part, answers, model, config)
+        rows, part_scores = _score(part, answers, values, config)
         about[part.name] = _about(part, answers)
         if overlap:
             rows = [row | {"overlap": overlap.kind(part, item.id)} for row, item in zip(rows, part.items, strict=True)]
-            part_scores += _without_overlap(overlap, part, answers, model, config)
+            part_scores += _without_overlap(overlap, part, answers, values, config)
             about[part.name]["overlap"] = overlap.counts(part)
         write_jsonl(out / "predictions" / f"{part.name}.jsonl", rows)
         scores += part_scores
@@ -111,21 +112,23 @@ def _overlap(parts: list[Part], training_files: Sequence[str], listed: str) -> O
     return overlap
 
 
-def _score(part: Part, answers: list[Generation], model: Answers, config: EvalConfig) -> Scored:
+def _score(part: Part, answers: list[Generation], likelihoods: list[Any], config: EvalConfig) -> Scored:
     with under(f"tasks.{config.tasks.index(part.config)}"):
-        return part.config.score(part, answers, model, config.batch_size, config.seed)
+        return part.config.score(part, answers, likelihoods, config.seed)
 
 
 def _without_overlap(
-    overlap: Overlap, part: Part, answers: list[Generation], model: Answers, config: EvalConfig
+    overlap: Overlap, part: Part, answers: list[Generation], likelihoods: list[Any], config: EvalConfig
 ) -> list[dict[str, Any]]:
     """The part's scores without the items that overlap; none where all of them do."""
     kept = overlap.kept(part)
     if not kept:
         print(f"{part.name}: all {len(part.items)} items overlap, no score without them")
         return []
-    kept_answers = [answers[i] for i in kept] if answers else []
-    _, scores = _score(replace(part, items=[part.items[i] for i in kept]), kept_answers, model, config)
+    left = replace(part, items=[part.items[i] for i in kept])
+    left_answers = [answers[i] for i in kept] if answers else []
+    left_likelihoods = [likelihoods[i] for i in kept] if likelihoods else []
+    _, scores = _score(left, left_answers, left_likelihoods, config)
     return [score | {"signature": f"{score['signature']}|{DROPPED}"} for score in scores]
 
 
@@ -182,7 +185,7 @@ def _troubles(answers: list[Generation]) -> Iterator[str]:
 def _decoding(config: EvalConfig, model: Answers) -> dict[str, Any]:
     how = {"strategy": "greedy", "template": config.template, "batch_size": config.batch_size}
     how |= {"max_samples": config.max_samples, "seed": config.seed}
-    return how | ({"server": config.server.base_url} if config.server else model.facts())
+    return how | ({"server": config.server.base_url} if config.server else model.conditions())
 
 
 def _versions(config: EvalConfig) -> dict[str, str]:

@@ -48,7 +48,7 @@ class Task(Group):
             return [language(code) for code in self.langs]
 
     def without_likelihoods(self) -> str:
-        """What to change in the recipe if the model gives no likelihoods, as a server; "" where none are needed."""
+        """What to change in the recipe for a model that gives no likelihoods, as a server; "" if none are asked."""
         return ""
 
     def libraries(self) -> dict[str, str]:
@@ -65,15 +65,19 @@ class Task(Group):
         """
         raise NotImplementedError
 
-    def score(
-        self, part: "Part", answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
-    ) -> Scored:
-        """The part's predictions and scores.
+    def likelihoods(self, part: "Part", model: RememberedModel, batch_size: int) -> list[Any]:
+        """What the model is asked besides answers, one an item: losses, log-probabilities; [] where nothing is."""
+        return []
+
+    def score(self, part: "Part", answers: list[Generation], likelihoods: list[Any], seed: int) -> Scored:
+        """The part's predictions and scores; no model is needed any more.
 
         Args:
-            answers: to the prompts of the part's items, in their order; none where the items have no prompt.
-            model: for what is asked of it besides answers: likelihoods.
+            answers: to the prompts of the part's items, in their order; [] where the items have no prompt.
+            likelihoods: as `likelihoods` gave them, in the items' order.
             seed: of the intervals.
+
+        Raises: UserError about one of the keys.
         """
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ and reads the first letter of the answer without brackets. Signature: `mode:like
 
 import hashlib
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -87,9 +87,38 @@ class Belebele(Task):
             items = [Item(item.id, prompt.format_map(item.texts), item.reference, item.texts) for item in items]
         return Part(self, None, lang.code, items, prompt)
 
-    def score(
-        self, part: Part, answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
-    ) -> Scored:
+    def likelihoods(self, part: Part, model: RememberedModel, batch_size: int) -> list[list[float]]:
+        """[items][letters]: the log-probability of each letter behind the item's prompt; [] in mode generate."""
+        if self.mode == "generate":
+            return []
+        prompts = [part.prompt.format_map(item.texts) for item in part.items]
+        # A passage's questions go together: the passage is then computed once.
+        by_passage: dict[str, list[str]] = {}
+        for item, prompt in zip(part.items, prompts, strict=True):
+            by_passage.setdefault(item.texts["passage"], []).append(prompt)
+        groups = [tuple(group) for group in by_passage.values()]
+        choices = [f" {letter}" for letter in LETTERS]
+
+        def compute(batch: list[tuple[str, ...]]) -> list[list[list[float]]]:
+            flat = model.model.choose([prompt for group in batch for prompt in group], choices, batch_size)
+            rounded: Iterator[list[float]] = ([round(value, 6) for value in row] for row in flat)
+            return [[next(rounded) for _ in group] for group in batch]
+
+        values = model.remember(
+            "choose",
+            {"choices": choices},
+            f"passages of {part.name}",
+            groups,
+            compute,
+            _KEPT * batch_size,
+            lambda group: len(group[0]),  # letters stand for tokens, near enough: the longest come first
+        )
+        by_prompt: dict[str, list[float]] = {}
+        for group, rows in zip(groups, values, strict=True):
+            by_prompt |= zip(group, rows, strict=True)
+        return [by_prompt[prompt] for prompt in prompts]
+
+    def score(self, part: Part, answers: list[Generation], likelihoods: list[Any], seed: int) -> Scored:
         """Percent of questions answered right."""
         if self.mode == "generate":
             letters = [written_letter(answer.text) for answer in answers]
@@ -98,7 +127,6 @@ class Belebele(Task):
                 for item, answer, letter in zip(part.items, answers, letters, strict=True)
             ]
         else:
-            likelihoods = _likelihoods(part, model, batch_size)
             letters = [LETTERS[row.index(max(row))] for row in likelihoods]
             rows = [
                 item.row(letter=letter, logprobs=row) | {"prompt": part.prompt.format_map(item.texts), "output": letter}
@@ -134,33 +162,3 @@ def written_letter(answer: str) -> str:
     if bare[:1] not in LETTERS:
         bare = bare.removeprefix("The correct answer is ")
     return bare[:1]
-
-
-def _likelihoods(part: Part, model: RememberedModel, batch_size: int) -> list[list[float]]:
-    """[items][letters]: the log-probability of each letter behind the item's prompt."""
-    prompts = [part.prompt.format_map(item.texts) for item in part.items]
-    # A passage's questions go together: the passage is then computed once.
-    by_passage: dict[str, list[str]] = {}
-    for item, prompt in zip(part.items, prompts, strict=True):
-        by_passage.setdefault(item.texts["passage"], []).append(prompt)
-    groups = [tuple(group) for group in by_passage.values()]
-    choices = [f" {letter}" for letter in LETTERS]
-
-    def compute(batch: list[tuple[str, ...]]) -> list[list[list[float]]]:
-        flat = model.model.choose([prompt for group in batch for prompt in group], choices, batch_size)
-        rounded: Iterator[list[float]] = ([round(value, 6) for value in row] for row in flat)
-        return [[next(rounded) for _ in group] for group in batch]
-
-    values = model.remember(
-        "choose",
-        {"choices": choices},
-        f"passages of {part.name}",
-        groups,
-        compute,
-        _KEPT * batch_size,
-        lambda group: len(group[0]),  # letters stand for tokens, near enough: the longest come first
-    )
-    by_prompt = {
-        prompt: row for group, rows in zip(groups, values, strict=True) for prompt, row in zip(group, rows, strict=True)
-    }
-    return [by_prompt[prompt] for prompt in prompts]

@@ -3,7 +3,7 @@
 A question is `instruction` and `input` (or `context`), as in Alpaca, Bactrian-X and Dolly.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from sdrrl_eval.measure.metrics import mt
 from sdrrl_eval.measure.metrics.score import token_loss
@@ -32,9 +32,13 @@ class Instructions(Task):
         by_language = questions(self.path, langs, answered=True)
         return [Part(self, None, lang.code, items, QUESTION) for lang, items in zip(langs, by_language, strict=True)]
 
-    def score(
-        self, part: Part, answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
-    ) -> Scored:
+    def likelihoods(self, part: Part, model: RememberedModel, batch_size: int) -> list[tuple[float, int]]:
+        """(nats, tokens) of the reference answers."""
+        if "answer_loss" not in self.metrics:
+            return []
+        return model.answer_loss([(item.prompt or "", item.reference or "") for item in part.items], batch_size)
+
+    def score(self, part: Part, answers: list[Generation], likelihoods: list[Any], seed: int) -> Scored:
         """Corpus chrF of the greedy answers, and nats a token of the reference answers."""
         references = part.references
         rows = [
@@ -45,8 +49,6 @@ class Instructions(Task):
         if "chrf" in self.metrics:
             scores.append(part.score("chrf", mt.chrf([answer.text for answer in answers], references, seed)))
         if "answer_loss" in self.metrics:
-            pairs = [(item.prompt or "", reference) for item, reference in zip(part.items, references, strict=True)]
-            losses = model.answer_loss(pairs, batch_size)
-            rows = [row | {"nats": nats, "tokens": n} for row, (nats, n) in zip(rows, losses, strict=True)]
-            scores.append(part.score("answer_loss", token_loss(losses, "eos:no", seed)))
+            rows = [row | {"nats": nats, "tokens": n} for row, (nats, n) in zip(rows, likelihoods, strict=True)]
+            scores.append(part.score("answer_loss", token_loss(likelihoods, "eos:no", seed)))
         return rows, scores

@@ -6,7 +6,7 @@ is, as there, the English word in every language.
 """
 
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from sdrrl_eval.measure.metrics import mkqa
 from sdrrl_eval.measure.metrics.score import ratio
@@ -15,7 +15,6 @@ from sdrrl_eval.measure.task import Item, Part, Scored, Task
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES, Language
 from sdrrl_factory.models.lm import Generation
-from sdrrl_factory.models.remembered import RememberedModel
 from sdrrl_factory.rows import Row, read_rows
 
 PROMPT = "Answer the following question in {language} with as few words as possible.\n{question}"
@@ -44,9 +43,7 @@ class Mkqa(Task):
             parts.append(Part(self, None, lang.code, items, prompt.replace("{language}", lang.name)))
         return parts
 
-    def score(
-        self, part: Part, answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
-    ) -> Scored:
+    def score(self, part: Part, answers: list[Generation], likelihoods: list[Any], seed: int) -> Scored:
         """Token F1 and exact match in percent, the best over the accepted answers."""
         lang = LANGUAGES[part.target_lang].mkqa or ""
         names = [name for name in self.scores if name in self.metrics]

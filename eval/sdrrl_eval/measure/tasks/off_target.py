@@ -15,7 +15,6 @@ from sdrrl_eval.measure.task import Part, Scored, Task
 from sdrrl_factory.errors import under
 from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.models.lm import Generation
-from sdrrl_factory.models.remembered import RememberedModel
 
 _MIN_LETTERS, _MIN_PROBABILITY = 20, 0.5
 
@@ -41,9 +40,7 @@ class OffTarget(Task):
         by_language = questions(self.path, langs, answered=False)
         return [Part(self, None, lang.code, items, QUESTION) for lang, items in zip(langs, by_language, strict=True)]
 
-    def score(
-        self, part: Part, answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
-    ) -> Scored:
+    def score(self, part: Part, answers: list[Generation], likelihoods: list[Any], seed: int) -> Scored:
         """Percent of answers surely not in the question's language, empty ones counted in."""
         with under("identifier"):
             identifier = _identifier(self.identifier)

@@ -3,7 +3,7 @@
 Only comparable between checkpoints that share a tokenizer; the signature holds the number of tokens.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from sdrrl_eval.measure.metrics.score import token_loss
 from sdrrl_eval.measure.reading import sentences
@@ -33,10 +33,11 @@ class TextLoss(Task):
             parts.append(Part(self, None, lang.code, items))
         return parts
 
-    def score(
-        self, part: Part, answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
-    ) -> Scored:
-        """Nats a token, each sentence after one start token."""
-        losses = model.text_loss(part.references, batch_size)
-        rows = [item.row(nats=nats, tokens=n) for item, (nats, n) in zip(part.items, losses, strict=True)]
-        return rows, [part.score("text_loss", token_loss(losses, "bos:1", seed))]
+    def likelihoods(self, part: Part, model: RememberedModel, batch_size: int) -> list[tuple[float, int]]:
+        """(nats, tokens) of the sentences, each after one start token."""
+        return model.text_loss(part.references, batch_size)
+
+    def score(self, part: Part, answers: list[Generation], likelihoods: list[Any], seed: int) -> Scored:
+        """Nats a token."""
+        rows = [item.row(nats=nats, tokens=n) for item, (nats, n) in zip(part.items, likelihoods, strict=True)]
+        return rows, [part.score("text_loss", token_loss(likelihoods, "bos:1", seed))]

@@ -4,7 +4,7 @@ Both directions are asked as in Table 1 of the paper. COMET is by unbabel-comet,
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from sdrrl_eval.measure.metrics import comet, mt
 from sdrrl_eval.measure.reading import checked_prompt, sentences, sentences_path
@@ -12,7 +12,6 @@ from sdrrl_eval.measure.task import Item, Part, Scored, Task
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.languages import Language, language
 from sdrrl_factory.models.lm import Generation
-from sdrrl_factory.models.remembered import RememberedModel
 
 # The question of the paper's Table 1 (D_mt).
 PROMPT = "Translate the following sentence from {source} to {target}.\n{sentence}"
@@ -82,9 +81,7 @@ class Translation(Task):
         ]
         return Part(self, source.code, target.code, items, prompt)
 
-    def score(
-        self, part: Part, answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
-    ) -> Scored:
+    def score(self, part: Part, answers: list[Generation], likelihoods: list[Any], seed: int) -> Scored:
         """Corpus BLEU, chrF and COMET (section 4.1); an item's line has its own chrF and COMET."""
         outputs, references = [answer.text for answer in answers], part.references
         rows = [

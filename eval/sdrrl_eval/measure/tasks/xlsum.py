@@ -9,7 +9,7 @@ list that NLTK downloads; here they are stemmed. `tokenizer: xlsum` takes its wa
 """
 
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 from sdrrl_eval.measure.metrics.rouge import Rouge
 from sdrrl_eval.measure.reading import checked_prompt, field, file_for, keep
@@ -17,7 +17,6 @@ from sdrrl_eval.measure.task import Item, Part, Scored, Task
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES, Language
 from sdrrl_factory.models.lm import Generation
-from sdrrl_factory.models.remembered import RememberedModel
 from sdrrl_factory.rows import read_rows
 
 PROMPT = "Summarize the following text in one sentence in {language}.\n{text}"
@@ -60,9 +59,7 @@ class XlSum(Task):
             raise UserError("0 texts", "fetch the official JSONL again", at=path)
         return Part(self, None, lang.code, list(items.values()), prompt)
 
-    def score(
-        self, part: Part, answers: list[Generation], model: RememberedModel, batch_size: int, seed: int
-    ) -> Scored:
+    def score(self, part: Part, answers: list[Generation], likelihoods: list[Any], seed: int) -> Scored:
         """The mean ROUGE-1 and ROUGE-L F1 in [0, 100]."""
         rouge = Rouge(LANGUAGES[part.target_lang], self.tokenizer)
         names = [name for name in self.scores if name in self.metrics]
