@@ -152,7 +152,7 @@ def _eval(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from sdrrl_eval.compare.command import compare, print_comparison, write
+    from sdrrl_eval.compare.command import compare
 
     comparison = compare(
         args.runs,
@@ -163,15 +163,14 @@ def _compare(args: argparse.Namespace) -> None:
         correct=args.correct,
         sacrebleu=args.sacrebleu_p,
     )
-    report = write(
-        comparison,
+    report = comparison.write(
         args.output,
         markdown_file=args.markdown,
         latex_file=args.latex,
         json_file=args.json,
         csv_file=args.csv,
     )
-    print_comparison(comparison)
+    comparison.print()
     print(f"report: {report}")
 
 
@@ -207,9 +206,9 @@ def _copy(args: argparse.Namespace) -> None:
 
 
 def _lr(args: argparse.Namespace) -> None:
-    from sdrrl_factory.learning_rate import tell
+    from sdrrl_factory.learning_rate import print_rate
 
-    tell(args.recipe, args.overrides, args.processes)
+    print_rate(args.recipe, args.overrides, args.processes)
 
 
 def _doctor(args: argparse.Namespace) -> int:

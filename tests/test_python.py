@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,9 @@ tasks:
 """
 
 
+SENTENCE = "El tren de la mañana llega a la estación del norte a las siete y media, cuando todavía hace frío."
+
+
 @pytest.fixture
 def folder(tiny, tmp_path, monkeypatch):
     """The current folder, with instructions, sentences and two recipes."""
@@ -44,7 +48,7 @@ def folder(tiny, tmp_path, monkeypatch):
     rows = [{"instruction": f"Say {n}.", "input": "", "output": f"It is {n}."} for n in ("one", "two", "three")]
     write_rows(tmp_path / "in.jsonl", rows)
     (tmp_path / "sentences").mkdir()
-    for code, text in {"spa_Latn": "Hola, amigo.\nAdiós.\n", "eng_Latn": "Hello, friend.\nGoodbye.\n"}.items():
+    for code, text in {"spa_Latn": f"{SENTENCE}\nAdiós.\n", "eng_Latn": "Hello, friend.\nGoodbye.\n"}.items():
         (tmp_path / f"sentences/{code}.devtest").write_text(text, encoding="utf-8")
     (tmp_path / "prepare.yaml").write_text(PREPARE.replace("TINY", str(tiny)))
     (tmp_path / "eval.yaml").write_text(EVAL.replace("TINY", str(tiny)))
@@ -53,9 +57,9 @@ def folder(tiny, tmp_path, monkeypatch):
 
 def test_prepare_writes_what_the_command_writes(folder):
     names = prepare("prepare.yaml", ["dataset_dir=data_of_python"])
-    assert names == [f"sdrrl_spa_{subset}" for subset in ("ll", "tl", "lt", "tt", "mt", "comp", "sft")]
+    assert names == [f"sdrrl_spa_{subset}" for subset in ("ll", "mt", "comp", "sft")]
     assert main(["prepare", "prepare.yaml"]) == 0
-    files = sorted(p.relative_to("data") for p in (folder / "data").rglob("*.json*"))
+    files = sorted(p.relative_to(folder / "data") for p in (folder / "data").rglob("*.json*"))
     assert len(files) > 4
     for file in files:
         assert (folder / "data" / file).read_bytes() == (folder / "data_of_python" / file).read_bytes(), file
@@ -84,19 +88,24 @@ def test_evaluate_returns_the_results(folder):
 def test_compare_is_the_commands(folder):
     for name in ("a", "b"):
         evaluate("eval.yaml", [f"output_dir={name}"])
-    report = sdrrl_factory.compare(["a", "b"])
-    assert "<html" in (folder / report).read_text()
+    comparison = sdrrl_factory.compare(["a", "b"])
+    assert {entry["system"] for entry in comparison.entries} == {"a", "b"}
+    report = comparison.write()
+    assert report == Path("b/report.html") and "<html" in (folder / report).read_text()
 
 
 def test_check_overlap_returns_whether_there_is_any(folder):
-    write_rows(folder / "train.jsonl", [{"instruction": "a", "input": "", "output": "Hola, amigo."}])
+    write_rows(folder / "train.jsonl", [{"instruction": "a", "input": "", "output": SENTENCE}])
     assert sdrrl_factory.check_overlap("eval.yaml", ["in.jsonl"]) == 0
+    assert sdrrl_factory.check_overlap("eval.yaml", ["train.jsonl"]) == 1
+    results = evaluate("eval.yaml", training_files=["train.jsonl"])
+    assert results["parts"]["text_loss.spa"]["overlap"]
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["generator.model=none"], "command line: generator.model=none: generator.model: no checkpoint at none"),
+        (["generator.model=./none"], "command line: generator.model=./none: generator.model: no checkpoint at ./none"),
         (["target_lang=xxx"], "command line: target_lang=xxx: target_lang: unknown language 'xxx'"),
         (["translator.via=[spa, xx]"], "command line: translator.via=[spa, xx]: translator.via.1: unknown language"),
     ],
@@ -109,10 +118,10 @@ def test_a_mistake_is_an_exception_with_its_place(folder, overrides, message):
 
 
 def test_a_mistake_in_the_file_has_its_line(folder):
-    with pytest.raises(UserError, match=r"^eval\.yaml:6: tasks\.0\.langs\.1: "):
-        evaluate("eval.yaml", ["tasks.0.langs.0=eng"]) if (folder / "eval.yaml").write_text(
-            EVAL.replace("eng]", "xyz]")
-        ) else None
+    path = folder / "eval.yaml"
+    path.write_text(path.read_text().replace("eng]", "xyz]"))
+    with pytest.raises(UserError, match=r"^eval\.yaml:6: tasks\.0\.langs: unknown language 'xyz'"):
+        evaluate("eval.yaml")
 
 
 def test_all_mistakes_of_a_recipe_are_one_exception(folder):

@@ -20,8 +20,8 @@ def compare(runs, train_log=None, output=None, markdown=None, latex=None, json=N
     """As `sdrrl compare`; the path of the report."""
     comparison = command.compare(runs, train_log=train_log, **options)
     files = {"markdown_file": markdown, "latex_file": latex, "json_file": json, "csv_file": csv}
-    path = command.write(comparison, output, **files)
-    command.print_comparison(comparison)
+    path = comparison.write(output, **files)
+    comparison.print()
     print(f"report: {path}")
     return str(path)
 

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from sdrrl_eval.compare.cases import Case
-from sdrrl_eval.compare.command import compare, write
+from sdrrl_eval.compare.command import compare
 from sdrrl_eval.compare.comparison import Comparison
 from sdrrl_eval.compare.report import page
 from sdrrl_eval.compare.runs import Run
@@ -83,7 +83,7 @@ def test_markup_in_any_field_stays_text(tmp_path):
     runs = [hostile_run(tmp_path / name, value) for name, value in (("a", 10.0), ("b", 20.0))]
     comparison = compare(runs)
     assert len(comparison.cases) == 1 and comparison.tables and comparison.score_table
-    path = write(comparison, tmp_path / "r.html", markdown_file=tmp_path / "t.md", latex_file=tmp_path / "t.tex")
+    path = comparison.write(tmp_path / "r.html", markdown_file=tmp_path / "t.md", latex_file=tmp_path / "t.tex")
     page = Tags(path.read_text(encoding="utf-8"))
     assert not {"script", "img", "link", "iframe"} & {tag for tag, _ in page.seen}
     assert not any(key.startswith("on") for _, attrs in page.seen for key in attrs)

@@ -1,21 +1,16 @@
-"""Sets evaluations side by side: on the terminal, in Markdown, in LaTeX, as data, and in report.html."""
+"""`sdrrl compare`: finished evaluations set side by side, step by step."""
 
 from collections.abc import Sequence
-from pathlib import Path
-
-from rich.text import Text
 
 from sdrrl_eval import resampling, show
-from sdrrl_eval.compare import cases, export, layout, published, report, terminal
+from sdrrl_eval.compare import cases, export, layout, published
 from sdrrl_eval.compare.comparison import Comparison
 from sdrrl_eval.compare.curves import read_curves
 from sdrrl_eval.compare.differences import differences
-from sdrrl_eval.compare.latex import latex
-from sdrrl_eval.compare.markdown import markdown
+from sdrrl_eval.compare.report import read_picture
 from sdrrl_eval.compare.runs import predictions, read_runs
 from sdrrl_eval.compare.shared import average_over_languages, shared_scores
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import atomic_write
 
 _RANKS = "Bold: best; underlined: second best."
 
@@ -30,7 +25,7 @@ def compare(
     correct: str | None = None,
     sacrebleu: str | None = None,
 ) -> Comparison:
-    """Compare two or more systems, the first being the base. `write` makes files of it, `print_comparison` prints it.
+    """Compare two or more systems, the first being the base. What it returns can be printed and written.
 
     Args:
         runs: evaluation folders, each FOLDER or NAME=FOLDER, or NAME=FOLDER,FOLDER for one checkpoint a language.
@@ -52,7 +47,7 @@ def compare(
     # 1. What is compared: the scores that every system has, and their averages over languages.
     systems = read_runs(runs)
     beside = published.beside(systems, paper) if paper else []
-    picture = report.read_picture(tsne) if tsne else ""
+    picture = read_picture(tsne) if tsne else ""
     scores, left_out = shared_scores(systems)
     averages, single = average_over_languages(scores)
 
@@ -85,54 +80,6 @@ def compare(
     )
 
 
-def write(
-    comparison: Comparison,
-    output: str | Path | None = None,
-    *,
-    markdown_file: str | Path | None = None,
-    latex_file: str | Path | None = None,
-    json_file: str | Path | None = None,
-    csv_file: str | Path | None = None,
-) -> Path:
-    """Write the report, and the files that are named; returns the report's path.
-
-    Args:
-        output: the report's path; None is report.html in the last folder.
-        markdown_file, latex_file: the tables. json_file, csv_file: every score, interval and p-value.
-
-    Raises:
-        UserError: a file that cannot be written.
-    """
-    path = Path(output) if output else comparison.runs[-1].folders[-1] / "report.html"
-    _write(path, report.page(comparison))
-    own = [*comparison.tables, comparison.score_table] if comparison.score_table else comparison.tables
-    tables, legend, differing = [*own, *comparison.published], comparison.legend, comparison.differences
-    if markdown_file:
-        _write(markdown_file, markdown(tables, legend, differing))
-    if latex_file:
-        _write(latex_file, latex(tables, legend, differing))
-    if json_file:
-        _write(json_file, export.as_json(comparison.entries, legend, differing, comparison.correction))
-    if csv_file:
-        _write(csv_file, export.as_csv(comparison.entries))
-    return path
-
-
-def print_comparison(comparison: Comparison) -> None:
-    """The tables on the terminal, below them what they stand on."""
-    console = show.console()
-    for line in comparison.differences:
-        console.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
-    if comparison.differences:
-        console.print()
-    for table in comparison.tables + comparison.published:
-        terminal.print_table(table, console)
-    if comparison.score_table:
-        terminal.print_scores(comparison.score_table, console)
-    for line in [comparison.legend, *comparison.notes]:
-        console.print(Text(line, style="dim"), soft_wrap=True)
-
-
 def _legend(tests: int, correct: str | None) -> str:
     """What the marks mean, and how many of them chance alone would make."""
     marks = (
@@ -155,10 +102,3 @@ def _sacrebleu_notes(entries: Sequence[dict], test: str | None) -> list[str]:
         if e.get("p_sacrebleu") is not None
     ]
     return [f"p by sacrebleu --paired-{test}, not corrected: {'; '.join(values)}"] if values else []
-
-
-def _write(path: str | Path, text: str) -> None:
-    try:
-        atomic_write(path, text)
-    except OSError as err:
-        raise UserError(f"cannot be written ({err.strerror})", "name another file", at=str(path)) from None

@@ -1,12 +1,19 @@
-"""A comparison as a value: what `compare` returns, and what is printed and written of it."""
+"""A comparison as a value: what `compare` returns, and how it is printed and written."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from sdrrl_eval import show
+from sdrrl_eval.compare import export, report, terminal
 from sdrrl_eval.compare.cases import Case
 from sdrrl_eval.compare.curves import Curves
+from sdrrl_eval.compare.latex import latex
+from sdrrl_eval.compare.markdown import markdown
 from sdrrl_eval.compare.runs import Run
 from sdrrl_eval.compare.shared import SharedScore
 from sdrrl_eval.compare.tables import Table
+from sdrrl_factory.errors import UserError
+from sdrrl_factory.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -43,3 +50,57 @@ class Comparison:
     curves: Curves = field(default_factory=dict)
     picture: str = ""
     correction: str | None = None
+
+    def print(self) -> None:
+        """The tables on the terminal, below them what they stand on."""
+        from rich.text import Text
+
+        console = show.console()
+        for line in self.differences:
+            console.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
+        if self.differences:
+            console.print()
+        for table in self.tables + self.published:
+            terminal.print_table(table, console)
+        if self.score_table:
+            terminal.print_scores(self.score_table, console)
+        for line in [self.legend, *self.notes]:
+            console.print(Text(line, style="dim"), soft_wrap=True)
+
+    def write(
+        self,
+        output: str | Path | None = None,
+        *,
+        markdown_file: str | Path | None = None,
+        latex_file: str | Path | None = None,
+        json_file: str | Path | None = None,
+        csv_file: str | Path | None = None,
+    ) -> Path:
+        """Write the report, and the files that are named; returns the report's path.
+
+        Args:
+            output: the report's path; None is report.html in the last folder.
+            markdown_file, latex_file: the tables. json_file, csv_file: every score, interval and p-value.
+
+        Raises:
+            UserError: a file that cannot be written.
+        """
+        path = Path(output) if output else self.runs[-1].folders[-1] / "report.html"
+        _write(path, report.page(self))
+        tables = self.tables + ([self.score_table] if self.score_table else []) + self.published
+        if markdown_file:
+            _write(markdown_file, markdown(tables, self.legend, self.differences))
+        if latex_file:
+            _write(latex_file, latex(tables, self.legend, self.differences))
+        if json_file:
+            _write(json_file, export.as_json(self.entries, self.legend, self.differences, self.correction))
+        if csv_file:
+            _write(csv_file, export.as_csv(self.entries))
+        return path
+
+
+def _write(path: str | Path, text: str) -> None:
+    try:
+        atomic_write(path, text)
+    except OSError as err:
+        raise UserError(f"cannot be written ({err.strerror})", "name another file", at=str(path)) from None

@@ -7,14 +7,13 @@ import re
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from sdrrl_eval import show
 from sdrrl_eval.compare import curves
 from sdrrl_eval.compare.cases import Case
-from sdrrl_eval.compare.comparison import Comparison
 from sdrrl_eval.compare.foreign import foreign
 from sdrrl_eval.compare.layout import by_language, cell, language_name
 from sdrrl_eval.compare.shared import SharedScore
@@ -24,6 +23,9 @@ from sdrrl_factory import pages
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import read_text
 from sdrrl_factory.languages import LANGUAGES
+
+if TYPE_CHECKING:
+    from sdrrl_eval.compare.comparison import Comparison
 
 # Of systems: told apart by those who see no red or green, and by lightness in print (after Okabe and Ito).
 _COLOURS = ["#94a3b8", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
@@ -63,7 +65,7 @@ class CaseView:
     verdict: str = ""
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: "Comparison") -> str:
     """The whole page."""
     systems = [run.name for run in comparison.runs]
     notes, folded_notes = _notes(comparison)
@@ -101,7 +103,7 @@ def read_picture(folder: str) -> str:
     return tag + rest
 
 
-def _tiles(comparison: Comparison) -> list[Tile]:
+def _tiles(comparison: "Comparison") -> list[Tile]:
     """The last run against the base at a glance: averages, else the first language's. BLEU leaves its place to chrF."""
     if len(comparison.runs) < 2:
         return []
@@ -128,7 +130,7 @@ def _tiles(comparison: Comparison) -> list[Tile]:
     return tiles[:_MAX_TILES]
 
 
-def _notes(comparison: Comparison) -> tuple[list[str], list[str]]:
+def _notes(comparison: "Comparison") -> tuple[list[str], list[str]]:
     """(lines that are shown, lines that are folded away where they are many)."""
     arrows = "↑ higher is better, ↓ lower is better"
     if (comparison.tables or comparison.published) and not comparison.score_table:
@@ -141,7 +143,7 @@ def _notes(comparison: Comparison) -> tuple[list[str], list[str]]:
     return shown, comparison.notes
 
 
-def _details(comparison: Comparison) -> list[tuple[Line, int]]:
+def _details(comparison: "Comparison") -> list[tuple[Line, int]]:
     """(its line, n) of each score whose interval the tables do not show."""
     details = []
     for score in comparison.scores:
@@ -152,7 +154,7 @@ def _details(comparison: Comparison) -> list[tuple[Line, int]]:
     return details
 
 
-def _off_target(comparison: Comparison) -> list[tuple[str, list[tuple[str, str, str, float]]]]:
+def _off_target(comparison: "Comparison") -> list[tuple[str, list[tuple[str, str, str, float]]]]:
     """(language, of each run (name, rate, marks, percent)) of the off-target rates."""
     if len(comparison.runs) < 2:
         return []
@@ -167,7 +169,7 @@ def _off_target(comparison: Comparison) -> list[tuple[str, list[tuple[str, str, 
     return groups
 
 
-def _case(comparison: Comparison, case: Case, is_chosen: bool) -> CaseView:
+def _case(comparison: "Comparison", case: Case, is_chosen: bool) -> CaseView:
     """is_chosen: of the case study, in which foreign words are marked and the change is told."""
     language = LANGUAGES.get(case.lang)
     boxes = [AnswerBox("reference", [(piece, False) for piece in _texts(case.reference)], [], "reference")]
