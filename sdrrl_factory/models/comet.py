@@ -74,13 +74,13 @@ class Comet:
     """
 
     def __init__(self, model: str, batch_size: int, references: bool):
-        found = installation()
-        if found is None:
+        there = installation()
+        if there is None:
             what = "COMET is not installed"
             if os.environ.get("SDRRL_COMET_ENV"):
                 what = f"no COMET in {environment()}, which SDRRL_COMET_ENV names"
             raise UserError(what, "run `sdrrl install comet`")
-        self.installation = found
+        self.installation = there
         self.model, self.batch_size, self.references = model, batch_size, references
         self.path = _local_checkpoint(model)
         if self.path is None:

@@ -36,7 +36,7 @@ def main() -> None:
             if path not in models:
                 models[path] = load(path)
             model = models[path]
-            answer = {"scores": score(model, request["rows"])} if "rows" in request else describe(model)
+            answer: dict[str, Any] = {"scores": score(model, request["rows"])} if "rows" in request else describe(model)
         except Exception as err:  # what COMET, torch, yaml and transformers raise
             answer = failure(err)
         print(json.dumps(answer), file=answers, flush=True)

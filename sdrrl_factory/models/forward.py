@@ -62,9 +62,9 @@ def out_of_memory(err: Exception) -> bool:
     """Whether the GPU's or the machine's memory ran out; torch has no class of its own for the CPU's (2.11)."""
     import torch
 
-    message = str(err)
-    known = isinstance(err, torch.OutOfMemoryError | MemoryError)
-    return known or "can't allocate memory" in message or "out of memory" in message
+    if isinstance(err, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(err) or "out of memory" in str(err)
 
 
 def base_model(model: Any) -> Any:

@@ -28,13 +28,18 @@ class _Prompt(NamedTuple):
     seed: int | None
 
 
-def silent(what: str, total: int, known: int) -> AbstractContextManager[Callable[[int], None]]:
+def silent(what: str, total: int, remembered: int) -> AbstractContextManager[Callable[[int], None]]:
     """A report of nothing."""
     return nullcontext(lambda count: None)
 
 
-def _counted(progress: Callable[[int], None], what: str, total: int, known: int) -> AbstractContextManager:
-    progress(known)
+def unsized(one: Any) -> int:
+    """The size of inputs that are alike."""
+    return 0
+
+
+def _counted(progress: Callable[[int], None], what: str, total: int, remembered: int) -> AbstractContextManager:
+    progress(remembered)
     return nullcontext(progress)
 
 
@@ -83,7 +88,7 @@ class RememberedModel:
         if self._server:
             return {"server": self._server.base_url, "model": model, "run": self._server_run}
         if local_folder(model) is None:
-            self.model  # noqa: B018  # downloads it: only now is it known what stands behind a hub id
+            self.model  # noqa: B018  # downloads it: only then it is clear what stands behind a hub id
         return checkpoint.identity(model, template, adapter)
 
     def generate(
@@ -113,7 +118,7 @@ class RememberedModel:
         return [Generation(*answer) for answer in self._values("generate", settings, what, prompts, ask, report)]
 
     def _ask_lm(self, max_new_tokens: int, temperature: float, batch_size: int, prompts: list[_Prompt]) -> _Batches:
-        for batch in _batches(prompts, batch_size, lambda prompt: len(self.model.encode(prompt.user, prompt.system))):
+        for batch in _batches(prompts, batch_size, self._tokens_of_prompt):
             generations = self.model.generate(
                 [prompt.user for prompt in batch],
                 max_new_tokens,
@@ -133,38 +138,41 @@ class RememberedModel:
 
     def answer_loss(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[tuple[float, int]]:
         """As `LM.answer_loss`."""
-        rows = self.remember(
-            "answer_loss",
-            {},
-            "losses of reference answers",
-            pairs,
-            lambda batch: self.model.answer_loss(batch, batch_size),
-            batch_size,
-            lambda pair: len(self.model.encode(pair[0])) + len(self.model.encode(pair[1])),
-        )
+        what = "losses of reference answers"
+        rows = self.remember("answer_loss", {}, what, pairs, self._answer_losses, batch_size, self._tokens_of_pair)
         return [(nats, tokens) for nats, tokens in rows]
 
     def text_loss(self, texts: Sequence[str], batch_size: int) -> list[tuple[float, int]]:
         """As `LM.text_loss`."""
-        rows = self.remember(
-            "text_loss",
-            {},
-            "losses of sentences",
-            texts,
-            lambda batch: self.model.text_loss(batch, batch_size),
-            batch_size,
-            lambda text: len(self.model.encode(text)),
-        )
+        what = "losses of sentences"
+        rows = self.remember("text_loss", {}, what, texts, self._text_losses, batch_size, self._tokens_of_text)
         return [(nats, tokens) for nats, tokens in rows]
 
-    def facts(self) -> dict[str, str]:
+    def conditions(self) -> dict[str, str]:
         """What the answers were made with: the prompt's format, the precision, the device."""
-        return self.remember("facts", {}, "", [""], lambda _: [self._facts()], 1)[0]
+        return self.remember("conditions", {}, "", [""], self._conditions, 1)[0]
 
-    def _facts(self) -> dict[str, str]:
+    # What a batch is asked for, and how long an input is: methods, so that the model is loaded only when one is called.
+
+    def _answer_losses(self, pairs: list[tuple[str, str]]) -> list[tuple[float, int]]:
+        return self.model.answer_loss(pairs, len(pairs))
+
+    def _text_losses(self, texts: list[str]) -> list[tuple[float, int]]:
+        return self.model.text_loss(texts, len(texts))
+
+    def _conditions(self, _: list[str]) -> list[dict[str, str]]:
         form = self.model.tokenizer.decode(self.model.encode("{prompt}"))
         weights = self.model.model
-        return {"format": form, "precision": str(weights.dtype)[6:], "device": weights.device.type}
+        return [{"format": form, "precision": str(weights.dtype)[6:], "device": weights.device.type}]
+
+    def _tokens_of_text(self, text: str) -> int:
+        return len(self.model.encode(text))
+
+    def _tokens_of_pair(self, pair: tuple[str, str]) -> int:
+        return self._tokens_of_text(pair[0]) + self._tokens_of_text(pair[1])
+
+    def _tokens_of_prompt(self, prompt: _Prompt) -> int:
+        return len(self.model.encode(prompt.user, prompt.system))
 
     def remember(
         self,
@@ -174,7 +182,7 @@ class RememberedModel:
         inputs: Sequence[Any],
         compute: Callable[[list], list],
         batch_size: int,
-        size: Callable[[Any], int] = lambda one: 0,
+        size: Callable[[Any], int] = unsized,
     ) -> list:
         """`compute` of every input, in order, a batch at a time; inputs and values are what JSON can hold.
 

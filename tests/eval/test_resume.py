@@ -162,17 +162,17 @@ def asked(model: RememberedModel) -> tuple:
         model.generate(USERS, 12, BATCH),
         model.text_loss(USERS, BATCH),
         model.answer_loss(pairs, BATCH),
-        model.facts(),
+        model.conditions(),
     )
 
 
 def test_answers_are_the_models(spy, lm, remembered):
-    answers, texts, losses, facts = asked(remembered(spy))
+    answers, texts, losses, conditions = asked(remembered(spy))
     assert answers == lm.generate(USERS, 12, 1)
     for got, expected in [(texts, lm.text_loss(USERS, 1)), (losses, lm.answer_loss([(u, u[::-1]) for u in USERS], 1))]:
         assert [n for _, n in got] == [n for _, n in expected]
         assert [x for x, _ in got] == pytest.approx([x for x, _ in expected], rel=1e-5)
-    assert facts == {
+    assert conditions == {
         "format": "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n",
         "precision": "float32",
         "device": lm.model.device.type,
@@ -245,7 +245,7 @@ class Killed(Memory):
 
 def test_killed_anywhere_it_goes_on_with_the_same_batches(spy, checkpoint, tmp_path, remembered):
     first, batches = asked(remembered(spy, "whole.sqlite")), spy.batches
-    for kept in (0, 1, 4, 8, len(batches)):  # the last one is that of the facts
+    for kept in (0, 1, 4, 8, len(batches)):  # the last one is that of the conditions
         memory = Killed(tmp_path / f"{kept}.sqlite", kept)
         with pytest.raises(KeyboardInterrupt):
             asked(RememberedModel(memory, checkpoint, load=Spy(spy.lm)))

@@ -3,13 +3,9 @@ from types import SimpleNamespace
 import pytest
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.models.lm import Generation
-from sdrrl_factory.transfer.generate import ServerGenerator, TransformersGenerator, make, question
+from sdrrl_factory.models.lm import LM, Generation
+from sdrrl_factory.transfer.generate import Generate, identity, make, question
 from sdrrl_factory.transfer.recipe import Generator
-
-
-def place(key):
-    return f"r.yaml:3: {key}"
 
 
 @pytest.mark.parametrize(("given", "asked"), [("", "Do it."), ("this", "Do it.\nthis")])
@@ -27,47 +23,71 @@ def batch_of(origins, n=3):
     }
 
 
-def test_only_the_drawn_records_are_asked(tiny):
-    generator = make(Generator(model=str(tiny), max_new_tokens=9, batch_size=3), 5, place)
-    assert isinstance(generator, TransformersGenerator)
+@pytest.fixture
+def stage(tmp_path):
+    def make_stage(seed=5, **keys) -> Generate:
+        config = Generator(**keys)
+        return Generate(config, identity(config), seed, tmp_path / "generate.sqlite")
+
+    return make_stage
+
+
+def test_only_the_drawn_records_are_asked(stage, tiny):
     asked, done = [], []
 
-    def generate(users, **settings):
-        settings["progress"](len(users))
-        asked.append((users, settings["systems"], settings["max_new_tokens"], settings["batch_size"]))
+    def generate(users, max_new_tokens, batch_size, temperature, seeds, systems):
+        asked.append((users, systems, max_new_tokens, batch_size))
         return [Generation(u.upper(), "stop") for u in users]
 
-    generator.lm, generator.progress = SimpleNamespace(generate=generate), done.append
-    out = generator(batch_of("GDG"))
-    assert asked == [(["x", "z\ni"], ["", "s"], 9, 3)] and done == [1, 2]
-    assert out["response"] == ["X", None, "Z\nI"] and out["response_finish"] == ["stop", None, "stop"]
-    generator(batch_of("DDD"))
-    assert len(asked) == 1
+    work = stage(model=str(tiny), max_new_tokens=9, batch_size=3)
+    with work.open(done.append) as tool:
+        tool.model.model = SimpleNamespace(generate=generate, encode=str.__add__)
+        out = work(batch_of("GDG"), tool)
+        assert asked == [(["z\ni", "x"], ["s", ""], 9, 3)] and sum(done) == 3  # the longest first
+        assert out["response"] == ["X", None, "Z\nI"] and out["response_finish"] == ["stop", None, "stop"]
+        work(batch_of("DDD"), tool)
+        assert len(asked) == 1
+    # What was answered once is not asked again, nor is the model loaded.
+    with work.open() as tool:
+        assert work(batch_of("GDG"), tool) == out and "model" not in vars(tool.model)
 
 
-def test_a_finished_run_loads_no_model(tiny):
-    generator = make(Generator(model=str(tiny)), 5, place)
-    assert generator(batch_of("DDD"))["response"] == [None] * 3
-    assert "lm" not in vars(generator)
+def test_a_run_without_own_answers_loads_no_model(stage, tiny):
+    work = stage(model=str(tiny))
+    with work.open() as tool:
+        assert work(batch_of("DDD"), tool)["response"] == [None] * 3
+        assert "model" not in vars(tool.model)
 
 
-def test_a_draw_depends_on_seed_and_id_alone(tiny):
-    def responses(seed, batch, **settings):
+def test_the_answers_are_the_models(stage, tiny):
+    work = stage(model=str(tiny), max_new_tokens=9, batch_size=2)
+    with work.open() as tool:
+        out = work(batch_of("GDG"), tool)
+    lm = LM(str(tiny), template="smollm2")
+    expected = [lm.generate([user], 9, 1, systems=[system])[0] for user, system in [("x", ""), ("z\ni", "s")]]
+    assert out["response"] == [expected[0].text, None, expected[1].text]
+    assert out["response_finish"] == [expected[0].finish, None, expected[1].finish]
+
+
+def test_a_draw_depends_on_seed_and_id_alone(tiny, tmp_path):
+    def responses(seed, batch, memory, **settings):
         config = Generator(model=str(tiny), max_new_tokens=8, temperature=1.0, **settings)
-        out = make(config, seed, place)(batch)
+        work = Generate(config, identity(config), seed, tmp_path / memory)
+        with work.open() as tool:
+            out = work(batch, tool)
         return dict(zip(out["id"], out["response"], strict=True))
 
     batch = {**batch_of("G" * 8, 8), "instruction": ["Hola"] * 8, "input": [""] * 8, "system": [""] * 8}
-    whole = responses(5, batch)
+    whole = responses(5, batch, "whole")
     assert len(set(whole.values())) > 4
     parts = [{k: v[a:b] for k, v in batch.items()} for a, b in ((5, 8), (0, 5))]
-    assert responses(5, parts[0], batch_size=2) | responses(5, parts[1], batch_size=3) == whole
-    assert responses(6, batch) != whole
+    assert responses(5, parts[0], "parts", batch_size=2) | responses(5, parts[1], "parts", batch_size=3) == whole
+    assert responses(6, batch, "whole") != whole
 
 
 def test_identity_tells_checkpoints_apart(tmp_path):
-    def identity():
-        return make(Generator(model=str(tmp_path)), 5, place).identity()
+    def identity_now():
+        return identity(Generator(model=str(tmp_path)))
 
     (tmp_path / "config.json").write_text("{}")
     weights = bytearray(3 << 20)
@@ -75,47 +95,48 @@ def test_identity_tells_checkpoints_apart(tmp_path):
     for at in (0, len(weights) - 1):
         weights[at] ^= 1
         (tmp_path / "model.safetensors").write_bytes(weights)
-        seen += [identity(), identity()]
+        seen += [identity_now(), identity_now()]
     (tmp_path / "README.md").write_text("of no account")
-    seen.append(identity())
+    seen.append(identity_now())
     (tmp_path / "config.json").write_text('{"a": 1}')
-    seen.append(identity())
+    seen.append(identity_now())
     assert [seen.index(s) for s in seen] == [0, 0, 2, 2, 2, 5]
 
 
-def test_a_server_is_asked_the_same_way():
+def test_a_server_is_asked_the_same_way(stage):
     pytest.importorskip("openai", reason="openai is not installed: pip install 'sdrrl-factory[server]'")
-    config = Generator(backend="server", model="m", base_url="http://127.0.0.1:9/v1", max_new_tokens=9, temperature=0.5)
-    generator = make(config, 5, place)
-    assert isinstance(generator, ServerGenerator) and generator.identity() == "m at http://127.0.0.1:9/v1"
-    asked, done = [], []
+    work = stage(backend="server", model="m", base_url="http://127.0.0.1:9/v1", max_new_tokens=9, temperature=0.5)
+    assert work.checkpoint == "m at http://127.0.0.1:9/v1"
+    asked, done, drawn = [], [], []
 
-    def chat(conversations, max_tokens, temperature, seeds, progress):
+    def stream(conversations, max_tokens, temperature, seeds):
         asked.append((conversations, max_tokens, temperature))
         drawn.append(list(seeds))
-        progress(len(conversations))
-        return [Generation("A", "stop"), Generation("", "error: 400")]
+        replies = {"x": Generation("A", "stop"), "z\ni": Generation("", "error: 400")}
+        for i, turns in reversed(list(enumerate(conversations))):
+            yield i, replies[turns[-1]["content"]]
 
-    drawn = []
-    generator._server, generator.progress = SimpleNamespace(chat=chat), done.append
-    out = generator(batch_of("GDG"))
-    user, system = {"role": "user", "content": "z\ni"}, {"role": "system", "content": "s"}
-    assert asked == [([[{"role": "user", "content": "x"}], [system, user]], 9, 0.5)]
-    assert out["response"] == ["A", None, ""] and out["response_finish"] == ["stop", None, "error: 400"]
-    assert done == [1, 2] and len(set(drawn[0])) == 2
-    generator({k: v[::-1] for k, v in batch_of("GDG").items()})
-    assert drawn[1] == drawn[0][::-1]
+    with work.open(done.append) as tool:
+        tool.model._server = SimpleNamespace(stream=stream, base_url="http://127.0.0.1:9/v1")
+        out = work(batch_of("GDG"), tool)
+        user, system = {"role": "user", "content": "z\ni"}, {"role": "system", "content": "s"}
+        assert asked == [([[{"role": "user", "content": "x"}], [system, user]], 9, 0.5)]
+        assert out["response"] == ["A", None, ""] and out["response_finish"] == ["stop", None, "error: 400"]
+        assert sum(done) == 3 and len(set(drawn[0])) == 2
+        # What failed is asked again, with the seed of its record, and nothing else is.
+        assert work({k: v[::-1] for k, v in batch_of("GDG").items()}, tool)["response"] == ["", None, "A"]
+        assert asked[1:] == [([[system, user]], 9, 0.5)] and drawn[1] == drawn[0][1:]
 
 
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (Generator(backend="server"), "^r.yaml:3: generator.base_url: backend server needs an address; write one like"),
-        (Generator(backend="server", base_url="nowhere"), "^r.yaml:3: generator.base_url: 'nowhere' is no address"),
-        (Generator(model="./nowhere"), "^r.yaml:3: generator.model: no checkpoint at ./nowhere"),
+        (Generator(backend="server"), "^generator.base_url: backend server needs an address; write one like"),
+        (Generator(backend="server", base_url="nowhere"), "^generator.base_url: 'nowhere' is no address"),
+        (Generator(model="./nowhere"), "^generator.model: no checkpoint at ./nowhere"),
     ],
 )
-def test_a_mistake_is_said_at_once(config, expected):
+def test_a_mistake_is_said_at_once(config, expected, memory):
     with pytest.raises(UserError, match=expected) as caught:
-        make(config, 5, place)
+        make(config, memory)
     assert "\n" not in str(caught.value)
