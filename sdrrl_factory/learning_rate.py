@@ -7,7 +7,9 @@ of the answers. They are counted by LLaMA-Factory's own code on the recipe's own
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.factory import parse, training_set
@@ -19,9 +21,10 @@ _RATE, _TOKENS = 3e-4, 4_000_000
 
 @dataclass(frozen=True)
 class Batch:
-    """sets: named training sets; rows: of all (a pack is one row); tokens: of all that are trained.
+    """What a training step is made of.
 
-    per_device, accumulation, processes: what a step is made of.
+    sets: named training sets. rows: of all of them (a pack is one row). tokens: of all rows, those that are trained on.
+    per_device, accumulation, processes: their product is the rows of a step.
     """
 
     sets: int
@@ -44,57 +47,62 @@ class Batch:
         return _RATE * (self.tokens_per_step / _TOKENS) ** 0.5
 
 
-def tell(path: str, overrides: list[str], processes: int | None) -> None:
-    """Print the counts, the formula, and the line for the recipe at `path`.
+def print_rate(path: str, overrides: list[str], processes: int | None) -> None:
+    """Print the counts, the formula, and the line for the train recipe at `path`.
 
     processes: in all; None reads ray_num_workers, or NPROC_PER_NODE and NNODES, which the training is started with.
     """
-    recipe = read(path, overrides).config
-    batch = count(path, recipe, processes or _processes(recipe))
+    recipe = read(path, overrides)
+    processes = processes or _processes(recipe.config)
+    try:
+        with recipe.locating():
+            batch = count(recipe.config, processes)
+    except UserError as err:
+        # What LLaMA-Factory says names no key, and no next step.
+        err.at, err.fix = err.at or path, err.fix or f"see `sdrrl doctor {path}`"
+        raise
     each = f"{batch.tokens / batch.rows:.1f}"
     print(f"data     {batch.rows:,} rows in {batch.sets} sets, {batch.tokens:,} trained tokens: {each} a row")
-    parts = [(batch.per_device, "rows"), (batch.accumulation, "accumulations"), (batch.processes, "processes")]
-    made_of = " x ".join(f"{n} {what[:-1] if n == 1 else what}" for n, what in parts)
-    print(f"step     {made_of} = {batch.rows_per_step} rows, {batch.tokens_per_step:,.0f} trained tokens")
+    factors = {"row": batch.per_device, "accumulation": batch.accumulation, "process": batch.processes}
+    plurals = {"row": "rows", "accumulation": "accumulations", "process": "processes"}
+    product = " x ".join(f"{number} {name if number == 1 else plurals[name]}" for name, number in factors.items())
+    print(f"step     {product} = {batch.rows_per_step} rows, {batch.tokens_per_step:,.0f} trained tokens")
     print(f"formula  {_RATE:.0e} * sqrt({batch.tokens_per_step:,.0f} / {_TOKENS:,})")
-    if recipe.get("finetuning_type", "lora") != "full":
+    if recipe.config.get("finetuning_type", "lora") != "full":
         print("note     the formula is for full-parameter training; others take more, LoRA often ten times as much")
     print(f"learning_rate: {batch.learning_rate:.3e}")
 
 
-def count(path: str, recipe: dict, processes: int) -> Batch:
-    """Read, format and cut the recipe's data as training does, and count."""
+def count(keys: Mapping[str, Any], processes: int) -> Batch:
+    """Read, format and cut the data of a train recipe as training does, and count.
+
+    Raises: UserError about a key of the recipe, or, where LLaMA-Factory says what is wrong, about none.
+    """
     import datasets
 
     datasets.disable_progress_bars()
-    try:
-        model, data, training, finetuning = parse(recipe)
-    except UserError as err:
-        raise UserError(err.what, err.fix, at=path) from None
+    model, data, training, finetuning = parse(dict(keys))
     if data.streaming:
-        raise UserError(f"{path}: streaming: the data have no known size; run `sdrrl lr {path} streaming=false`")
+        raise UserError("the data have no known size", "run `sdrrl lr RECIPE streaming=false`", key="streaming")
     if not data.dataset:
-        raise UserError(f"{path}: dataset is missing; name the training sets")
-    rows = tokens = 0
+        raise UserError("dataset is missing", "name the training sets")
     with under("model_name_or_path"):
         check_checkpoint(model.model_name_or_path)
-    try:
-        rows_of_all = training_set(model, data, training, finetuning.stage)
-    except UserError as err:
-        raise UserError(err.what, f"see `sdrrl doctor {path}`", at=path) from None
-    for batch in rows_of_all.iter(1000):
+    rows = tokens = 0
+    for batch in training_set(model, data, training, finetuning.stage).iter(1000):
         rows += len(batch["labels"])
         # The first position is never predicted.
         tokens += sum(label != -100 for labels in batch["labels"] for label in labels[1:])
     if not tokens:
-        raise UserError(f"{path}: no token to train on in {', '.join(data.dataset)}; raise cutoff_len or mend the data")
+        raise UserError(f"no token to train on in {', '.join(data.dataset)}", "raise cutoff_len or mend the data")
     sizes = training.per_device_train_batch_size, training.gradient_accumulation_steps
     return Batch(len(data.dataset), rows, tokens, *sizes, processes)
 
 
-def _processes(recipe: dict) -> int:
-    named = {key: os.environ.get(key, "1") for key in ("NPROC_PER_NODE", "NNODES")}
-    for key, value in named.items():
+def _processes(keys: Mapping[str, Any]) -> int:
+    variables = {name: os.environ.get(name, "1") for name in ("NPROC_PER_NODE", "NNODES")}
+    for name, value in variables.items():
         if not value.isdigit() or not int(value):
-            raise UserError(f"{key} is {value!r}; set it to a number, or give --processes")
-    return int(recipe.get("ray_num_workers") or 0) or int(named["NPROC_PER_NODE"]) * int(named["NNODES"])
+            raise UserError(f"{name} is {value!r}", "set it to a number, or give --processes")
+    workers = int(keys.get("ray_num_workers") or 0)
+    return workers or int(variables["NPROC_PER_NODE"]) * int(variables["NNODES"])

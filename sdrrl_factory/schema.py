@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic.json_schema import GenerateJsonSchema
 
 from sdrrl_eval.measure.recipe import EvalConfig
+from sdrrl_factory.recipe import Group
 from sdrrl_factory.transfer.recipe import PrepareConfig
 
 
@@ -24,7 +25,7 @@ class _Untitled(GenerateJsonSchema):
 
 def schemas() -> dict[str, str]:
     """File name -> the schema as JSON: types, defaults, bounds and what each key does."""
-    models = {"prepare.json": PrepareConfig, "eval.json": EvalConfig}
+    models: dict[str, type[Group]] = {"prepare.json": PrepareConfig, "eval.json": EvalConfig}
     return {
         name: json.dumps(model.model_json_schema(schema_generator=_Untitled), indent=2, ensure_ascii=False) + "\n"
         for name, model in models.items()

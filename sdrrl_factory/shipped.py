@@ -46,8 +46,8 @@ def copy(name: str, file: str) -> list[Path]:
     if schema := _SCHEMA_LINE.match(text):
         parts.append(Path("yaml_recipes/schema", schema[1]))
         # Editors resolve the path from the recipe's folder, not from the one it is run in.
-        path = os.path.relpath(parts[-1], target.parent)
-        text = text[: schema.start()] + f"# yaml-language-server: $schema={path}\n" + text[schema.end() :]
+        line = f"# yaml-language-server: $schema={os.path.relpath(parts[-1], target.parent)}\n"
+        text = line + text[schema.end() :]
     contents = {target: text.encode("utf-8")}
     contents |= {part: (_home() / part).read_bytes() for part in parts if not part.exists()}
     try:
