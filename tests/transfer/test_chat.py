@@ -1,8 +1,10 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.lm import LM, Generation
 from sdrrl_factory.transfer.recipe import Translator
 from sdrrl_factory.transfer.translate.chat import Chat
@@ -10,24 +12,20 @@ from sdrrl_factory.transfer.translate.chat import Chat
 SERVED = Translator(backend="chat", model="m", base_url="http://127.0.0.1:9/v1", max_new_tokens=7)
 
 
-def place(key):
-    return f"r.yaml:3: {key}"
-
-
 def served(config=SERVED):
     pytest.importorskip("openai", reason="openai is not installed: pip install 'sdrrl-factory[server]'")
-    return Chat(config, place)
+    return Chat(config, Memory(Path(":memory:")))
 
 
 def answering(*answers):
     """A translator whose server gives these, and what it was asked."""
     chat, asked = served(), []
 
-    def reply(turns, max_tokens, temperature):
+    def stream(turns, max_tokens, temperature, seeds):
         asked.append(([t[0]["content"] for t in turns], max_tokens, temperature))
-        return list(answers)
+        yield from enumerate(answers)
 
-    chat._server = SimpleNamespace(chat=reply)
+    chat._model._server = SimpleNamespace(stream=stream, base_url=SERVED.base_url)
     return chat, asked
 
 
@@ -67,8 +65,8 @@ def test_added_quotation_marks_go(segment, answer, translation):
 
 def test_the_model_itself_translates(tiny):
     config = Translator(backend="chat", model=str(tiny), template="smollm2", batch_size=2, max_new_tokens=40)
-    chat = Chat(config, place)
-    assert chat.name.startswith(f"chat {tiny} ") and "_lm" not in vars(chat)
+    chat = Chat(config, Memory(Path(":memory:")))
+    assert chat.name.startswith(f"chat {tiny} ") and "model" not in vars(chat._model)
     segments = [f"Tengo {n} años." for n in range(6)]
     prompts = [f"Translate the following sentence from Spanish to English.\n{s}" for s in segments]
     plain = LM(str(tiny), template="smollm2").generate(prompts, 40, 1)
@@ -94,7 +92,7 @@ def test_the_name_changes_with_what_shapes_a_translation_only(monkeypatch):
 
 def test_the_name_changes_with_the_weights_and_the_template(tmp_path):
     def name(**keys):
-        return Chat(Translator(backend="chat", model=str(tmp_path), **keys), place).name
+        return Chat(Translator(backend="chat", model=str(tmp_path), **keys), Memory(Path(":memory:"))).name
 
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"1")
@@ -107,18 +105,18 @@ def test_the_name_changes_with_the_weights_and_the_template(tmp_path):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"prompt": "Say {text}"}, "^r.yaml:3: translator.prompt: the prompt has no {target}; add it"),
-        ({"prompt": "Say it in {target}"}, "^r.yaml:3: translator.prompt: the prompt has no {text}; add it"),
-        ({"prompt": "{text} {target} {lang}"}, "translator.prompt: unknown placeholder {lang} in the prompt; known:"),
-        ({"prompt": "{text} {target} {}"}, "translator.prompt: unknown placeholder {} in the prompt; known:"),
-        ({"prompt": "{text.x} {target}"}, "translator.prompt: unknown placeholder {text.x} in the prompt; known:"),
-        ({"prompt": "{text} {target"}, "translator.prompt: .* in the prompt; write a brace that is meant as {{ or }}"),
-        ({"model": None}, "^r.yaml:3: translator.model: backend chat needs a model; name one"),
-        ({"base_url": None, "model": "./nowhere"}, "^r.yaml:3: translator.model: no checkpoint at ./nowhere"),
-        ({"base_url": "nowhere"}, "^r.yaml:3: translator.base_url: 'nowhere' is no address"),
+        ({"prompt": "Say {text}"}, "^prompt: the prompt has no {target}; add it"),
+        ({"prompt": "Say it in {target}"}, "^prompt: the prompt has no {text}; add it"),
+        ({"prompt": "{text} {target} {lang}"}, "^prompt: unknown placeholder {lang} in the prompt; known:"),
+        ({"prompt": "{text} {target} {}"}, "^prompt: unknown placeholder {} in the prompt; known:"),
+        ({"prompt": "{text.x} {target}"}, "^prompt: unknown placeholder {text.x} in the prompt; known:"),
+        ({"prompt": "{text} {target"}, "^prompt: .* in the prompt; write a brace that is meant as {{ or }}"),
+        ({"model": None}, "^model: backend chat needs a model; name one"),
+        ({"base_url": None, "model": "./nowhere"}, "^model: no checkpoint at ./nowhere"),
+        ({"base_url": "nowhere"}, "^base_url: 'nowhere' is no address"),
     ],
 )
 def test_a_mistake_is_said_at_once(config, expected):
     with pytest.raises(UserError, match=expected) as caught:
-        Chat(SERVED.model_copy(update=config), place)
+        Chat(SERVED.model_copy(update=config), Memory(Path(":memory:")))
     assert "\n" not in str(caught.value)
