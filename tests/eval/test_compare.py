@@ -219,6 +219,8 @@ def test_one_run_is_too_few_and_a_bad_output_is_named(runs, tmp_path):
         compare(runs[:1])
     with pytest.raises(UserError, match="base: cannot be written"):
         compare(runs, None, runs[0])
+    with pytest.raises(UserError, match="--correct none: unknown; known: holm"):
+        compare(runs, correct="none")
 
 
 def put_items(folder, stem, rows):

@@ -37,10 +37,12 @@ def compare(
         sacrebleu: "bs" or "ar": the p-values of `sacrebleu --paired-bs` or `--paired-ar` stand beside.
 
     Raises:
-        UserError: a folder without results, scores that no two systems share, an unknown table or id.
+        UserError: a folder without results, scores that no two systems share, an unknown table, id or correction.
     """
     if len(runs) < (1 if paper else 2):
         raise UserError("compare: fewer than two evaluation folders", "name the base's first, then the others")
+    if correct not in (None, "holm"):
+        raise UserError(f"--correct {correct}: unknown", "known: holm")
     # A folder may have been evaluated anew since the last comparison of this process.
     predictions.cache_clear()
 
