@@ -14,6 +14,9 @@ class FakeTranslator:
     def __init__(self, function):
         self.function, self.asked = function, []
 
+    def signature(self, source: str, target: str) -> str:
+        return self.name
+
     def translate(self, segments: Sequence[str], source: str, target: str) -> list[str]:
         self.asked.append((list(segments), source, target))
         return [self.function(s) for s in segments]

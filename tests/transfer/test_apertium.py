@@ -25,7 +25,7 @@ def eng_spa() -> Apertium:
     program = shutil.which("apertium")
     if program is None or not (Path(program).parent.parent / "share/apertium/modes/eng-spa.mode").is_file():
         pytest.skip("needs `apt-get install apertium apertium-eng-spa`")
-    return Apertium([("eng", "spa"), ("spa", "eng")], "r")
+    return Apertium([("eng", "spa"), ("spa", "eng")])
 
 
 def one(translator, segment, source="eng", target="spa") -> str:
@@ -86,13 +86,33 @@ def test_unknown_words_are_left_unmarked(eng_spa):
 
 def test_a_missing_pair_is_one_line(eng_spa):
     with pytest.raises(UserError) as err:
-        Apertium([("eng", "spa"), ("eng", "jpn")], "r.yaml:3: target_lang")
+        Apertium([("eng", "spa"), ("eng", "jpn")])
     message = str(err.value)
-    assert message.startswith("r.yaml:3: target_lang: Apertium has no pair eng-jpn") and "\n" not in message
+    assert message.startswith("Apertium has no pair eng-jpn") and "\n" not in message
     assert "eng-spa" in message and "apt-cache search apertium-" in message
 
 
 def test_a_missing_apertium_is_one_line(monkeypatch):
     monkeypatch.setattr(apertium.shutil, "which", lambda name: None)
-    with pytest.raises(UserError, match="^r.yaml:3: target_lang: apertium is not installed; run `apt-get install "):
-        Apertium([("eng", "spa")], "r.yaml:3: target_lang")
+    with pytest.raises(UserError, match="^apertium is not installed; run `apt-get install "):
+        Apertium([("eng", "spa")])
+
+
+def test_another_version_of_the_pair_is_another_translator(tmp_path, monkeypatch):
+    data = tmp_path / "data.bin"
+    modes = tmp_path / "share/apertium/modes"
+    modes.mkdir(parents=True)
+    monkeypatch.setattr(apertium.shutil, "which", lambda name: str(tmp_path / "bin/apertium"))
+
+    def signature(entries: str, options: str = "") -> str:
+        data.write_text(entries)
+        for way in ("eng-spa", "spa-eng"):
+            (modes / f"{way}.mode").write_text(f"lt-proc {options} '{data}' | lt-proc $1 '{tmp_path}/{way}.bin'")
+        translator = Apertium([("eng", "spa"), ("spa", "eng")])
+        assert translator.signature("eng", "spa") != translator.signature("spa", "eng")
+        assert translator.name == "apertium 3"
+        return translator.signature("eng", "spa")
+
+    first = signature("one")
+    assert signature("one") == first
+    assert len({first, signature("two"), signature("one", "-b")}) == 3

@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 
 from sdrrl_factory.language_id import Identifier
-from sdrrl_factory.transfer.filters import filter_batch, looping, pair_flaw
-from sdrrl_factory.transfer.recipe import Filters
+from sdrrl_factory.transfer.filters import Filter, looping, pair_flaw
+from sdrrl_factory.transfer.recipe import Filters, LanguageId
 
 TEXT = "Sphinx of black quartz, judge my vow while the quick brown fox jumps over the lazy dog near an old river"
 to_spanish = partial(pair_flaw, source_lang="eng", target_lang="spa")
@@ -207,7 +207,7 @@ BOTH = ("question", "answer")
 
 
 def filtered(given, threshold=0.4, identifier=IDENTIFIER, sides=BOTH):
-    return filter_batch(given, sides, Filters(), threshold, "eng", "spa", identifier)
+    return Filter(sides, "eng", "spa", Filters(), threshold, LanguageId(), "fasttext")(given, identifier)
 
 
 COPY = ENGLISH.replace("yesterday", "last week")

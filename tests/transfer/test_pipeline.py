@@ -8,8 +8,9 @@ import pytest
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import dump_line
 from sdrrl_factory.memory import Memory, beside
+from sdrrl_factory.models.lm import Generation
 from sdrrl_factory.rows import read_rows
-from sdrrl_factory.transfer import pipeline, plan
+from sdrrl_factory.transfer import dictionaries, generate, parallel, plan, run, translate
 from sdrrl_factory.transfer.recipe import (
     CodeSwitch,
     Generator,
@@ -29,8 +30,11 @@ class WordByWord:
     name = "word by word"
     segments = 0
 
-    def __init__(self, config, hops, place):
+    def __init__(self, keys, hops, memory):
         self.hops = hops
+
+    def signature(self, source, target):
+        return self.name
 
     def translate(self, segments, source, target):
         assert (source, target) in self.hops
@@ -43,31 +47,27 @@ class Answers:
     """Answers with the question turned round; every fifth is cut off."""
 
     asked: list[str] = []
-    progress = None
 
-    def __init__(self, config, seed, place):
+    def __init__(self, config, memory):
         pass
 
-    def identity(self):
-        return "answers"
-
-    def __call__(self, batch):
-        own = [o == "G" for o in batch["answer_origin"]]
-        Answers.asked += [rid for rid, g in zip(batch["id"], own, strict=True) if g]
-        response = [f"{q[::-1]} river." if g else None for q, g in zip(batch["instruction"], own, strict=True)]
-        finish = [
-            ("length" if int(rid) % 5 == 0 else "stop") if g else None for rid, g in zip(batch["id"], own, strict=True)
+    def generate(self, users, *settings, progress, **more):
+        numbers = [re.search(r"\d+", user)[0] for user in users]
+        Answers.asked += numbers
+        progress(len(users))
+        return [
+            Generation(f"{user[::-1]} river.", "length" if int(number) % 5 == 0 else "stop")
+            for user, number in zip(users, numbers, strict=True)
         ]
-        return {**batch, "response": response, "response_finish": finish}
 
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline.translate, "make", WordByWord)
-    monkeypatch.setattr(pipeline.generate, "make", Answers)
+    monkeypatch.setattr(translate, "make", WordByWord)
+    monkeypatch.setattr(generate, "make", Answers)
     words = [{k: [v] for k, v in table.items()} for table in (SPANISH, ENGLISH)]
-    monkeypatch.setattr(pipeline, "load_dictionary", lambda *a: words)
-    monkeypatch.setattr(pipeline.parallel, "load", lambda *a: [("p0", "A small river.", "Un río pequeño.")])
+    monkeypatch.setattr(dictionaries, "load", lambda *a: words)
+    monkeypatch.setattr(parallel, "load", lambda *a: [("p0", "A small river.", "Un río pequeño.")])
     Answers.asked, WordByWord.segments = [], 0
     source = tmp_path / "in.jsonl"
     rows = [
@@ -103,13 +103,13 @@ def written(config) -> dict[str, bytes]:
 
 
 def prepare(config) -> dict[str, bytes]:
-    pipeline.prepare(config, lambda key: f"r.yaml: {key}")
+    run.prepare(config)
     return written(config)
 
 
 def test_six_subsets_come_out(recipe, tmp_path):
     config = recipe("a")
-    names = pipeline.prepare(config, str)
+    names = run.prepare(config)
     assert names == [f"sdrrl_spa_{s}" for s in ("ll", "tl", "lt", "tt", "mt", "comp")]
     rows = {
         s: [r.values for r in read_rows(f"{config.dataset_dir}/sdrrl_spa/{s}.jsonl")]
@@ -151,7 +151,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(recipe, monkeypatch):
     monkeypatch.setattr(WordByWord, "translate", killed)
     config = recipe("a")
     with pytest.raises(KeyboardInterrupt):
-        pipeline.prepare(config, str)
+        run.prepare(config)
     assert written(config) == {}
     monkeypatch.setattr(WordByWord, "translate", translate)
     asked = len(Answers.asked)
@@ -162,35 +162,33 @@ def test_a_killed_run_goes_on_and_ends_the_same(recipe, monkeypatch):
 def test_code_switching_leaves_answers_alone(recipe):
     configs = [recipe(str(p), code_switch=CodeSwitch(probability=p), parallel=Parallel(size=0)) for p in (0.0, 1.0)]
     plain, switched = (
-        {s: list(read_rows(f"{c.dataset_dir}/sdrrl_spa/{s}.jsonl")) for s in ("ll", "lt")}
+        {s: [r.values for r in read_rows(f"{c.dataset_dir}/sdrrl_spa/{s}.jsonl")] for s in ("ll", "lt")}
         for c in configs
         if prepare(c)
     )
     for subset in ("ll", "lt"):
-        assert [r["output"] for _, r in plain[subset]] == [r["output"] for _, r in switched[subset]]
-        assert all("río" not in r["instruction"] for _, r in plain[subset])
-        assert all("río" in r["instruction"] and "river" not in r["instruction"] for _, r in switched[subset])
+        assert [r["output"] for r in plain[subset]] == [r["output"] for r in switched[subset]]
+        assert all("río" not in r["instruction"] for r in plain[subset])
+        assert all("río" in r["instruction"] and "river" not in r["instruction"] for r in switched[subset])
 
 
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"target_lang": "eng"}, "r.yaml: target_lang: target_lang is the source language eng"),
-        ({"target_lang": "es"}, "r.yaml: target_lang: unknown language 'es'; did you mean spa?"),
-        ({"source_lang": "english"}, "r.yaml: source_lang: unknown language 'english'; did you mean eng?"),
-        ({"target_lang": ["spa", "spa"]}, "r.yaml: target_lang.1: spa stands twice; remove one"),
-        ({"target_lang": ["spa", "esp"]}, "r.yaml: target_lang.1: unknown language 'esp'"),
-        ({"systems": ["sft", "sft"]}, "r.yaml: systems: a system stands twice"),
-        ({"translator": Translator(via=["xx"])}, "r.yaml: translator.via.0: unknown language 'xx'"),
-        ({"name": "a/b"}, "r.yaml: name: 'a/b' cannot be a folder's name"),
+        ({"target_lang": "eng"}, "target_lang: target_lang is the source language eng"),
+        ({"target_lang": "es"}, "target_lang: unknown language 'es'; did you mean spa?"),
+        ({"source_lang": "english"}, "source_lang: unknown language 'english'; did you mean eng?"),
+        ({"target_lang": ["spa", "spa"]}, "target_lang.1: spa stands twice; remove one"),
+        ({"target_lang": ["spa", "esp"]}, "target_lang.1: unknown language 'esp'"),
+        ({"systems": ["sft", "sft"]}, "systems: a system stands twice"),
+        ({"translator": Translator(via=["xx"])}, "translator.via.0: unknown language 'xx'"),
+        ({"name": "a/b"}, "name: 'a/b' cannot be a folder's name"),
     ],
 )
 def test_a_mistake_is_told_before_any_work(recipe, keys, said):
-    config = recipe("a")
-    for key, value in keys.items():
-        setattr(config, key, value)
+    config = recipe("a").model_copy(update=keys)
     with pytest.raises(UserError) as err:
-        pipeline.prepare(config, lambda key: f"r.yaml: {key}")
+        run.prepare(config)
     assert str(err.value).startswith(said)
     assert Answers.asked == [] and written(config) == {}
 
@@ -201,7 +199,7 @@ def test_two_runs_at_once_are_refused(recipe):
     config = recipe("a")
     prepare(config)
     with FileLock(f"{config.work_dir}/sdrrl_spa/.lock"), pytest.raises(UserError, match="another `sdrrl prepare`"):
-        pipeline.prepare(config, str)
+        run.prepare(config)
 
 
 def test_baselines_come_from_the_same_records_and_the_same_memory(recipe):
@@ -235,7 +233,7 @@ def test_several_targets_share_the_generation(recipe):
     one = {code: prepare(recipe(code, target_lang=code)) for code in ("spa", "por")}
     Answers.asked = []
     both = recipe("both", target_lang=["spa", "por"])
-    names = pipeline.prepare(both, str)
+    names = run.prepare(both)
     assert len(names) == 12 and len(set(Answers.asked)) == len(Answers.asked)
     files = written(both)
     for code in ("spa", "por"):
@@ -257,7 +255,7 @@ def test_shuffled_rows_give_the_same_rows(recipe, tmp_path):
 
 def test_a_dry_run_counts_what_the_run_then_does(recipe, capsys):
     config = recipe("a", sampling=Sampling(keep_ground_truth=1.0))
-    counts = plan.dry_run(config, str)
+    counts = plan.dry_run(config)
     assert written(config) == {} and WordByWord.segments == 0 and not list(Path(config.work_dir).glob("*"))
     prepare(config)
     assert counts["records"] == 40
@@ -265,7 +263,7 @@ def test_a_dry_run_counts_what_the_run_then_does(recipe, capsys):
     forward = memory._db.execute('SELECT count(*) FROM memory WHERE kind LIKE \'%"target": "spa"%\'').fetchone()[0]
     memory.close()
     assert counts["spa calls"] == counts["distinct segments"] == forward + 2  # two could not be translated
-    assert plan.dry_run(config, str)["spa calls"] == 2
+    assert plan.dry_run(config)["spa calls"] == 2
 
 
 def test_the_report_and_the_card_are_there(recipe):
@@ -278,7 +276,7 @@ def test_the_report_and_the_card_are_there(recipe):
 
 def test_without_a_translator_there_is_what_needs_none(recipe):
     config = recipe("a", translator=Translator(backend="none"), systems=["sdrrl", "sft", "cit"])
-    names = pipeline.prepare(config, str)
+    names = run.prepare(config)
     assert [n.removeprefix("sdrrl_spa_") for n in names] == ["ll", "mt", "comp", "sft"]
     assert WordByWord.segments == 0
     rows = [row.values for row in read_rows(f"{config.dataset_dir}/sdrrl_spa/ll.jsonl")]

@@ -1,12 +1,15 @@
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sacrebleu import sentence_chrf
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.comet import installation
 from sdrrl_factory.transfer import quality
-from sdrrl_factory.transfer.recipe import Quality
+from sdrrl_factory.transfer.recipe import Quality, Translator
 from tests.kiwi import predict
 
 needs_comet = pytest.mark.skipif(installation() is None, reason="needs COMET: sdrrl install comet")
@@ -39,11 +42,22 @@ def chrf(back, source):
 
 
 def roundtrip(back=translate_back):
-    return quality.make(Quality(backend="roundtrip"), str, back)
+    """An estimator whose translator back is `back`."""
+
+    engine = SimpleNamespace(
+        signature=lambda source, target, back: f"{source}-{target} {back}",
+        texts=lambda texts, source, target, **way: [(text, "") for text in back(texts)],
+    )
+    return quality.RoundTrip(engine, "eng", "spa")
 
 
-def place(key):
-    return f"r.yaml:7: {key}"
+def score_batch(batch, sides, scorer):
+    stage = quality.Score(sides, "eng", "spa", "a scorer", Quality(), Translator(), Path("memory.sqlite"))
+    return stage(batch, scorer)
+
+
+def make(**keys):
+    return quality.make(Quality(**keys), Translator(), "eng", "spa", Memory(Path(":memory:")))
 
 
 class Counting:
@@ -73,7 +87,7 @@ def test_threshold(config, tau):
 
 
 def test_scores_are_chrf_of_the_round_trip():
-    out = quality.score_batch(BATCH, (*SIDES, "output"), roundtrip())
+    out = score_batch(BATCH, (*SIDES, "output"), roundtrip())
     assert out["question_qe"] == [1.0, chrf("What it is\nthis one", "What is\nthis")]
     assert out["answer_qe"] == [chrf("Hello world", "Hello, world"), chrf("Something else", "Nothing")]
     assert out["output_qe"] == [1.0, None]
@@ -85,8 +99,8 @@ def test_scores_are_chrf_of_the_round_trip():
     ("column", "scored"), [("instruction_mt", "question"), ("input_mt", "question"), ("answer_mt", "answer")]
 )
 def test_a_missing_translation_has_no_score(column, scored):
-    out = quality.score_batch({**BATCH, column: [BATCH[column][0], None]}, SIDES, roundtrip())
-    whole = quality.score_batch(BATCH, SIDES, roundtrip())
+    out = score_batch({**BATCH, column: [BATCH[column][0], None]}, SIDES, roundtrip())
+    whole = score_batch(BATCH, SIDES, roundtrip())
     other = {"question": "answer", "answer": "question"}[scored]
     assert out[f"{scored}_qe"] == [whole[f"{scored}_qe"][0], None]
     assert out[f"{other}_qe"] == whole[f"{other}_qe"]
@@ -94,13 +108,13 @@ def test_a_missing_translation_has_no_score(column, scored):
 
 def test_a_text_that_cannot_be_translated_back_scores_nothing():
     scorer = roundtrip(lambda texts: [None if t == "Nada" else BACK[t] for t in texts])
-    assert quality.score_batch(BATCH, SIDES, scorer)["answer_qe"][1] == 0.0
+    assert score_batch(BATCH, SIDES, scorer)["answer_qe"][1] == 0.0
 
 
 def test_each_distinct_pair_is_scored_once_and_rounded():
     scorer = Counting()
     batch = {key: values * 3 for key, values in BATCH.items()}
-    out = quality.score_batch(batch, ("question", "output"), scorer)
+    out = score_batch(batch, ("question", "output"), scorer)
     assert scorer.asked == [("Hello world", "Hola mundo"), ("What is\nthis", "Qué es\nesto")]
     assert out["question_qe"] == [0.1235, 0.2235] * 3
     assert out["output_qe"] == [0.1235, None] * 3
@@ -108,15 +122,15 @@ def test_each_distinct_pair_is_scored_once_and_rounded():
 
 
 def test_without_a_scorer_there_are_no_scores():
-    assert quality.make(Quality(backend="none"), str, translate_back) is None
-    out = quality.score_batch(BATCH, SIDES, None)
+    assert make(backend="none") is None
+    out = score_batch(BATCH, SIDES, None)
     assert out["question_qe"] == out["answer_qe"] == [None, None]
 
 
 def test_a_batch_without_translations_asks_nothing():
     batch = {**BATCH, "answer_mt": [None, None]}
     scorer = Counting()
-    assert quality.score_batch(batch, ("answer",), scorer)["answer_qe"] == [None, None]
+    assert score_batch(batch, ("answer",), scorer)["answer_qe"] == [None, None]
     assert scorer.asked == []
 
 
@@ -142,24 +156,24 @@ class TestCometKiwi:
 
     @pytest.mark.parametrize("batch_size", [1, 3, 16])
     def test_scores_are_those_of_comet(self, folder, by_hand, batch_size):
-        scorer = quality.make(Quality(backend="cometkiwi", model=str(folder), batch_size=batch_size), place, translate_back)
+        scorer = make(backend="cometkiwi", model=str(folder), batch_size=batch_size)
         expected = [min(max(s, 0.0), 1.0) for s in by_hand]
         assert len({round(s, 3) for s in expected}) == len(expected)  # the tiny model tells the pairs apart
         assert scorer.score(self.PAIRS) == pytest.approx(expected, abs=1e-5)
 
     def test_a_file_and_its_folder_are_one_model(self, folder):
-        file = quality.CometKiwi(str(folder / "checkpoints" / "model.ckpt"), 4, "")
-        assert file.name == quality.CometKiwi(str(folder), 4, "").name
-        assert file.score(self.PAIRS[:1]) == quality.CometKiwi(str(folder), 4, "").score(self.PAIRS[:1])
+        file = quality.CometKiwi(str(folder / "checkpoints" / "model.ckpt"), 4)
+        assert file.name == quality.CometKiwi(str(folder), 4).name
+        assert file.score(self.PAIRS[:1]) == quality.CometKiwi(str(folder), 4).score(self.PAIRS[:1])
 
     def test_nothing_is_printed(self, folder, capfd):
-        quality.CometKiwi(str(folder), 4, "").score(self.PAIRS)
+        quality.CometKiwi(str(folder), 4).score(self.PAIRS)
         assert capfd.readouterr() == ("", "")
 
     def test_a_model_that_wants_references_is_refused(self, comet_models):
         model = comet_models["comet"]
-        with pytest.raises(UserError, match=r"r.yaml:7: quality.model: .* references; name a COMETKiwi model$"):
-            quality.make(Quality(backend="cometkiwi", model=str(model)), place, None).score(self.PAIRS)
+        with pytest.raises(UserError, match=r"^quality.model: .* references; name a COMETKiwi model$"):
+            make(backend="cometkiwi", model=str(model)).score(self.PAIRS)
 
     def test_pickled_code_is_not_run(self, folder, tmp_path):
         import torch
@@ -173,7 +187,7 @@ class TestCometKiwi:
         (bad / "hparams.yaml").write_text((folder / "hparams.yaml").read_text())
         torch.save({"state_dict": Evil()}, bad / "checkpoints" / "model.ckpt")
         with pytest.raises(UserError, match="broken or holds pickled code"):
-            quality.CometKiwi(str(bad), 4, "here").score(self.PAIRS)
+            quality.CometKiwi(str(bad), 4).score(self.PAIRS)
         assert not (tmp_path / "ran").exists()
 
     def test_no_encoder(self, folder, tmp_path):
@@ -187,8 +201,8 @@ class TestCometKiwi:
         checkpoint = torch.load(path, weights_only=True)
         checkpoint["hyper_parameters"]["pretrained_model"] = str(tmp_path / "nowhere" / "there")
         torch.save(checkpoint, path)
-        with pytest.raises(UserError, match=r"^here: .* cannot be loaded") as told:
-            quality.CometKiwi(str(moved), 4, "here").score(self.PAIRS)
+        with pytest.raises(UserError, match=r"^quality.model: .* cannot be loaded") as told:
+            quality.CometKiwi(str(moved), 4).score(self.PAIRS)
         assert "\n" not in str(told.value)
 
     @pytest.mark.parametrize(
@@ -205,16 +219,16 @@ class TestCometKiwi:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text("x")
         with pytest.raises(UserError, match=told) as error:
-            quality.make(Quality(backend="cometkiwi", model=model or str(tmp_path)), place, translate_back)
-        assert str(error.value).startswith("r.yaml:7: quality.model: ") and "\n" not in str(error.value)
+            make(backend="cometkiwi", model=model or str(tmp_path))
+        assert str(error.value).startswith("quality.model: ") and "\n" not in str(error.value)
 
     @pytest.mark.parametrize("raw", [b"", b"garbage" * 100, b"PK\x03\x04 truncated"])
     def test_a_broken_checkpoint_is_one_line(self, folder, tmp_path, raw):
         (tmp_path / "checkpoints").mkdir()
         (tmp_path / "hparams.yaml").write_text((folder / "hparams.yaml").read_text())
         (tmp_path / "checkpoints" / "model.ckpt").write_bytes(raw)
-        with pytest.raises(UserError, match="^here: ") as error:
-            quality.CometKiwi(str(tmp_path), 4, "here").score(self.PAIRS)
+        with pytest.raises(UserError, match="^quality.model: ") as error:
+            quality.CometKiwi(str(tmp_path), 4).score(self.PAIRS)
         assert "\n" not in str(error.value)
 
 
@@ -223,8 +237,8 @@ def test_a_hub_that_cannot_be_reached_is_told_at_once(tmp_path):
     from tests.conftest import command
 
     code = (
-        "from sdrrl_factory.transfer import quality; from sdrrl_factory.transfer.recipe import Quality\n"
-        "try: quality.make(Quality(backend='cometkiwi'), str, None)\n"
+        "from sdrrl_factory.transfer.quality import CometKiwi\n"
+        "try: CometKiwi('Unbabel/wmt22-cometkiwi-da', 4)\n"
         "except Exception as e: import json; print(json.dumps([type(e).__name__, str(e)]))"
     )
     import sys

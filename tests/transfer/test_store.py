@@ -1,42 +1,70 @@
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from sdrrl_factory.transfer.store import Stage, Store, columns, read_rows, rows_of
+from sdrrl_factory.transfer.recipe import Generator
+from sdrrl_factory.transfer.stage import Stage, running
+from sdrrl_factory.transfer.store import Store, columns, read_rows, rows_of
 
 ROWS = [{"id": f"r{i}", "n": i, "text": f"línea\u2028{i}"} for i in range(10)]
 
 
-class Counted:
-    """A stage that counts the shards it is given."""
+@dataclass(frozen=True)
+class Add(Stage):
+    """`calls` notes the shards it is given."""
 
-    def __init__(self, name, function, **settings):
-        self.name, self.function, self.settings, self.calls = name, function, settings, []
+    calls: list = running()
+    by: int = 1
 
-    def stage(self, **settings):
-        self.settings |= settings
-        return Stage(self.name, self, dict(self.settings))
-
-    def __call__(self, batch):
+    def __call__(self, batch, tool=None):
         self.calls.append(list(batch["id"]))
-        return self.function(batch, **self.settings)
+        return {**batch, "n": [n + self.by for n in batch["n"]]}
+
+
+@dataclass(frozen=True)
+class Low(Stage):
+    calls: list = running()
+    tau: int = 20
+
+    def __call__(self, batch, tool=None):
+        self.calls.append(list(batch["id"]))
+        return {**batch, "ok": [n < self.tau for n in batch["n"]]}
+
+
+@dataclass(frozen=True)
+class End(Stage):
+    calls: list = running()
+
+    def __call__(self, batch, tool=None):
+        self.calls.append(list(batch["id"]))
+        return {**batch, "end": [str(value) for value in batch["ok"]]}
+
+
+@dataclass(frozen=True)
+class Same(Stage):
+    """Gives back what it gets, by `function`."""
+
+    function: object = running()
+
+    def __call__(self, batch, tool=None):
+        return self.function(batch)
 
 
 @pytest.fixture
 def stages():
-    add = Counted("add", lambda batch, by: {**batch, "n": [n + by for n in batch["n"]]}, by=1)
-    low = Counted("low", lambda batch, tau: {**batch, "ok": [n < tau for n in batch["n"]]}, tau=20)
-    end = Counted("end", lambda batch: {**batch, "end": [str(v) for v in batch["ok"]]})
-    return add, low, end
+    return Add(calls=[]), Low(calls=[]), End(calls=[])
 
 
 def run(root: Path, stages, size: int = 3, rows=ROWS, **changed):
     """The joined bytes of the last stage's shards; `changed`: stage name -> new settings."""
     store = Store(root)
     shards = store.write_shards(rows, size)
-    for counted in stages:
-        counted.calls.clear()
-        shards = store.run(counted.stage(**changed.get(counted.name, {})), shards, lambda rows, reused: None)
+    for stage in stages:
+        stage.calls.clear()
+        shards = store.run(replace(stage, **changed.get(stage.name, {})), shards, lambda rows, reused: None)
     return b"".join(path.read_bytes() for path in shards)
 
 
@@ -71,11 +99,17 @@ def test_settings_put_back_find_their_old_shards(tmp_path, stages):
     assert [len(s.calls) for s in stages] == [0, 0, 0]
 
 
-def test_a_new_version_runs_again(tmp_path):
+def test_a_new_version_runs_again(tmp_path, monkeypatch):
     store, calls = Store(tmp_path), []
     shards = store.write_shards(ROWS, 5)
     for version in (1, 1, 2):
-        stage = Stage("a", lambda batch: calls.append(1) or batch, {}, version)
+
+        def counting(batch):
+            calls.append(1)
+            return batch
+
+        stage = Same(counting)
+        monkeypatch.setattr(Same, "version", version)
         store.run(stage, shards, lambda rows, reused: None)
     assert len(calls) == 4
 
@@ -103,10 +137,10 @@ def test_a_stage_that_raises_leaves_no_shard_and_keeps_the_finished(tmp_path):
         return batch
 
     with pytest.raises(KeyboardInterrupt):
-        store.run(Stage("a", breaks, {}), shards, lambda rows, reused: None)
-    assert sorted(p.name[:5] for p in (tmp_path / "a").iterdir()) == ["00000", "00001"]
+        store.run(Same(breaks), shards, lambda rows, reused: None)
+    assert sorted(p.name[:5] for p in (tmp_path / "same").iterdir()) == ["00000", "00001"]
     done = []
-    paths = store.run(Stage("a", breaks, {}), shards, lambda rows, reused: done.append((rows, reused)))
+    paths = store.run(Same(breaks), shards, lambda rows, reused: done.append((rows, reused)))
     assert calls == ["r0", "r3", "r6", "r6", "r9"]
     assert done == [(3, True), (3, True), (3, False), (1, False)]
     assert b"".join(p.read_bytes() for p in paths) == b"".join(p.read_bytes() for p in shards)
@@ -134,8 +168,52 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
         store = Store(tmp_path / str(n))
         tracemalloc.start()
         shards = store.write_shards(rows(n), 50)
-        shards = store.run(Stage("a", lambda batch: batch, {}), shards, lambda rows, reused: None)
+        shards = store.run(Same(lambda batch: batch), shards, lambda rows, reused: None)
         assert sum(1 for _ in read_rows(shards)) == n
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0] + 50_000
+
+
+@dataclass(frozen=True)
+class Opens(Stage):
+    """`opened` notes each opening and closing of its tool."""
+
+    opened: list = running()
+
+    @contextmanager
+    def open(self, progress=None):
+        self.opened.append("open")
+        yield "tool"
+        self.opened.append("close")
+
+    def __call__(self, batch, tool=None):
+        assert tool == "tool"
+        return batch
+
+
+def test_a_tool_is_opened_once_and_only_where_a_shard_is_missing(tmp_path):
+    store, opened = Store(tmp_path), []
+    shards = store.write_shards(ROWS, 3)
+    for _ in range(2):
+        store.run(Opens(opened), shards, lambda rows, reused: None)
+        assert opened == ["open", "close"]
+
+
+@dataclass(frozen=True)
+class Asks(Stage):
+    generator: Generator
+    path: Path = running()
+    version: ClassVar[int] = 3
+
+    def __call__(self, batch, tool=None):
+        return batch
+
+
+def test_a_fingerprint_has_every_setting_but_how_it_is_run():
+    first = Asks(Generator(), Path("a")).fingerprint()
+    assert Asks(Generator(), Path("b")).fingerprint() == first
+    for keys in ({"batch_size": 1}, {"concurrency": 1}, {"timeout": 1.0}, {"retries": 0}, {"api_key_env": "KEY"}):
+        assert Asks(Generator(**keys), Path("a")).fingerprint() == first, keys
+    others = [{"model": "m"}, {"template": None}, {"max_new_tokens": 1}, {"temperature": 0.5}, {"base_url": "u"}]
+    assert len({first, *(Asks(Generator(**keys), Path("a")).fingerprint() for keys in others)}) == 1 + len(others)

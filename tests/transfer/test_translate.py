@@ -54,7 +54,8 @@ def test_the_memory_lasts_over_connections_and_processes(fake_translator, tmp_pa
         "import sys; from pathlib import Path; from types import SimpleNamespace as N\n"
         "from sdrrl_factory.transfer.translate import Engine\n"
         "from sdrrl_factory.memory import Memory\n"
-        "t = N(name='fake', translate=lambda segments, a, b: [s.upper() for s in segments])\n"
+        "upper = lambda segments, a, b: [s.upper() for s in segments]\n"
+        "t = N(name='fake', signature=lambda a, b: 'fake', translate=upper)\n"
         "Engine(t, Memory(Path(sys.argv[1]))).texts(['Uno é\u2028two.'], 'eng', 'spa')\n"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
@@ -84,6 +85,9 @@ class Awkward:
     """Upper case, but it loses one segment of a batch, leaves one empty, and raises at one."""
 
     name = "awkward"
+
+    def signature(self, source, target):
+        return self.name
 
     def __init__(self):
         self.asked = []
@@ -115,7 +119,7 @@ def test_what_goes_wrong_is_caught_at_its_segment(memory):
 
 def test_a_users_error_is_not_swallowed(memory):
     def gone(*a):
-        raise UserError("r.yaml: translator: no server")
+        raise UserError("no server")
 
     translator = Awkward()
     translator.translate = gone
@@ -137,6 +141,9 @@ def test_a_pivot_goes_hop_by_hop_and_the_hops_are_shared(memory):
 
     class Hops:
         name = "hops"
+
+        def signature(self, source, target):
+            return self.name
 
         def translate(self, segments, source, target):
             asked.append((source, target))
@@ -164,6 +171,9 @@ texts = st.lists(st.one_of(blocks, st.text(max_size=12)), max_size=6).map("".joi
 def test_an_identity_translator_changes_no_byte(rows):
     class Identity:
         name = "identity"
+
+        def signature(self, source, target):
+            return self.name
 
         def translate(self, segments, source, target):
             assert len(set(segments)) == len(segments)

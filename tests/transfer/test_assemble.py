@@ -2,14 +2,21 @@ import re
 
 import pytest
 
-from sdrrl_factory.transfer.recipe import PrepareConfig
-from sdrrl_factory.transfer.subsets import BASELINES, SUBSETS, natural_row, rows_of_record, sides
+from sdrrl_factory.transfer.assemble import Assemble, natural_row
+from sdrrl_factory.transfer.sets import BASELINES, sets_of, sides
+from sdrrl_factory.transfer.store import columns
 
 COLUMNS = ["id", "subset", "system", "instruction", "input", "output", "source_lang", "target_lang", "answer_origin"]
 
 
-def config(answer_language="cross", systems=("sdrrl",)) -> PrepareConfig:
-    return PrepareConfig(instructions="in.jsonl", target_lang="spa", answer_language=answer_language, systems=list(systems))
+def config(answer_language="cross", systems=("sdrrl",)) -> Assemble:
+    return Assemble(tuple(systems), "eng", "spa", answer_language, 42)
+
+
+def rows_of_record(record: dict, assemble: Assemble, target: str = "spa") -> dict[str, list[dict]]:
+    out = assemble(columns([record]))
+    assert {key: out[key][0] for key in record} == record
+    return {name: rows for name, rows in out["rows"][0].items() if name not in ("mt", "comp")}
 
 
 def record(**ok) -> dict:
@@ -63,7 +70,8 @@ def test_columns_are_the_contracts():
         assert r["answer_origin"] == "G" and r["system"] == "s"
     natural = {"id": "p", "instruction": "a", "input": "b", "output": "c"}
     assert list(natural_row("mt", natural, "eng", "spa")) == COLUMNS
-    assert SUBSETS == ("LL", "TL", "LT", "TT", "mt", "comp") and BASELINES == ("sft", "tsft", "cit", "xcot")
+    assert [row.name for row in sets_of(["sdrrl"])] == ["LL", "TL", "LT", "TT", "mt", "comp"]
+    assert BASELINES == ("sft", "tsft", "cit", "xcot")
 
 
 def test_the_baselines():
