@@ -54,7 +54,10 @@ bench: .venv/installed-all
 	python benchmarks/prepare_scale.py
 	python benchmarks/translate.py
 	python benchmarks/train_step.py
+	python benchmarks/gradient_variance.py
+	python benchmarks/gradient_variance.py models/smollm2-135m 48
 	python benchmarks/eval.py
+	python benchmarks/significance.py
 
 clean:
 	rm -rf runs models data/demo_spa data/dataset_info.json data/.dataset_info.lock build dist .matrix .pytest_cache .ruff_cache
