@@ -25,7 +25,7 @@ _FEWEST_WORDS_OF_ANSWER = 8
 _CHOICES = frozenset("ABCD")
 # Any of them makes a TSV's first line a header; else it is a sentence pair like the others.
 _COLUMNS = {"instruction", "prompt", "question", "conversations", "messages", "held_out"}
-_SHOWN = 10
+_SHOWN, _WIDTH = 10, 80  # findings on the terminal, letters of each
 _LISTS = (".jsonl", ".csv")
 
 Texts = Iterator[tuple[str, str]]  # (where the row stands, its text)
@@ -34,11 +34,18 @@ Readers = dict[str, Callable[[], Iterator[tuple[str, Any]]]]  # what reads (wher
 
 @dataclass(frozen=True)
 class Finding:
-    """An item of the evaluation that stands in the training files.
+    """An item of the evaluation that stands in the training files: a line of the list of findings.
 
-    text: which of the item's texts (question, passage, source, ...). kind: exact, near or ngram, the best there is.
-    similarity: 1 - Levenshtein distance / letters of the text; None of an ngram. place: file:line of it; also: the
-    first place in each other file. item_text: the text; found: what stands there.
+    Attributes:
+        part: the part's name.
+        item: the item's id.
+        text: which of the item's texts (question, passage, source, ...).
+        kind: exact, near or ngram, the best there is.
+        similarity: 1 - Levenshtein distance / letters of the text; None of an ngram.
+        place: file:line where it stands.
+        also: the first place in each other file.
+        item_text: the text.
+        found: what stands there.
     """
 
     part: str
@@ -54,14 +61,21 @@ class Finding:
 
 @dataclass
 class Overlap:
-    """findings: by (part's name, item's id), each item once. rows, held_out: how many were read, and left out."""
+    """What was found in which files.
+
+    Attributes:
+        findings: by (part's name, item's id), each item once.
+        rows: how many were read.
+        held_out: how many were left out, as `sdrrl prepare` leaves them out.
+        short: how many items are too short to be looked for.
+    """
 
     parts: Sequence[Part]
     files: list[str]
     findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
     rows: int = 0
     held_out: int = 0
-    short: int = 0  # items too short to be looked for
+    short: int = 0
 
     def kept(self, part: Part) -> list[int]:
         """The numbers of the part's items that do not overlap."""
@@ -70,7 +84,7 @@ class Overlap:
     def kind(self, part: Part, item: str) -> str | None:
         """How an item overlaps, None where it does not."""
         finding = self.findings.get((part.name, item))
-        return finding and finding.kind
+        return finding.kind if finding else None
 
     def counts(self, part: Part) -> dict[str, int]:
         """{"exact": ..., "near": ..., "ngram": ...}: the part's items."""
@@ -121,9 +135,9 @@ def find_overlap(parts: Sequence[Part], names: Sequence[str]) -> Overlap:
         (text, _), owned = numbered[number]
         similarity = match.similarity and round(match.similarity, 4)
         also = [elsewhere for _, elsewhere in others]
-        for part, item, kind in owned:
-            finding = Finding(part, item, kind, match.kind, similarity, place, also, text, match.found)
-            overlap.findings.setdefault((part, item), finding)
+        for part, item_id, kind in owned:
+            finding = Finding(part, item_id, kind, match.kind, similarity, place, also, text, match.found)
+            overlap.findings.setdefault((part, item_id), finding)
     keys = [(name, item.id) for name, item in _items(parts)]
     overlap.findings = {key: overlap.findings[key] for key in keys if key in overlap.findings}
     return overlap
@@ -146,7 +160,7 @@ def _search(index: Any, sources: Readers, overlap: Overlap) -> dict[int, list[tu
     return {number: sorted(in_files.values(), key=lambda pair: _rank(pair[0])) for number, in_files in best.items()}
 
 
-def _rank(match) -> tuple[int, float]:
+def _rank(match: Any) -> tuple[int, float]:
     """Exact before near, nearer before less near, n-grams last."""
     from sdrrl_eval.measure.matching import KINDS
 
@@ -307,11 +321,10 @@ def print_overlap(overlap: Overlap) -> None:
     console().print(table)
     for finding in list(overlap.findings.values())[:_SHOWN]:
         shown = " ".join(finding.found.split())
-        how = finding.kind + (f" {finding.similarity:.2f}" if finding.kind == "near" else "")
-        print(
-            f"{finding.part} {finding.item} ({finding.text}, {how}) in {finding.place}: "
-            f"{shown[:80]}{'…' * (len(shown) > 80)}"
-        )
+        if len(shown) > _WIDTH:
+            shown = f"{shown[:_WIDTH]}…"
+        how = f"near {finding.similarity:.2f}" if finding.kind == "near" else finding.kind
+        print(f"{finding.part} {finding.item} ({finding.text}, {how}) in {finding.place}: {shown}")
     if len(overlap.findings) > _SHOWN:
         print(f"and {len(overlap.findings) - _SHOWN} more; --overlap-list FILE.jsonl (or .csv) writes all")
     print(_sum(overlap, KINDS))
@@ -322,12 +335,16 @@ def _sum(overlap: Overlap, kinds: Sequence[str]) -> str:
     each = [[overlap.findings[key].kind for key in keys if key in overlap.findings] for keys in distinct.values()]
     counted = Counter(min(some, key=kinds.index) for some in each if some)
     how = ", ".join(f"{counted[kind]} {kind}" for kind in kinds if counted[kind])
-    files, held_out = len(overlap.files), f" ({overlap.held_out} more are held out)" if overlap.held_out else ""
-    short = f"; {overlap.short} items too short to tell" if overlap.short else ""
-    return (
-        f"{counted.total() or 'no'} of {len(distinct)} items{f' ({how})' if how else ''} in {overlap.rows} rows of "
-        f"{files} file{'s' * (files != 1)}{held_out}{short}"
-    )
+    line = f"{counted.total() or 'no'} of {len(distinct)} items"
+    if how:
+        line += f" ({how})"
+    files = len(overlap.files)
+    line += f" in {overlap.rows} rows of {files} {'file' if files == 1 else 'files'}"
+    if overlap.held_out:
+        line += f" ({overlap.held_out} more are held out)"
+    if overlap.short:
+        line += f"; {overlap.short} items too short to tell"
+    return line
 
 
 def check_list(path: str | None) -> None:
