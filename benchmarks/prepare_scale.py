@@ -45,34 +45,36 @@ def records(count: int):
 
 def one(count: int) -> None:
     """Print {seconds, megabytes}: the time from filter to the registered sets, the process's highest memory."""
-    from sdrrl_factory.transfer import pipeline
+    from sdrrl_factory.transfer import card, inputs, pipeline, report, run
     from sdrrl_factory.transfer.recipe import Parallel, PrepareConfig
-    from sdrrl_factory.transfer.store import Store, read_rows
+    from sdrrl_factory.transfer.store import Store
     from sdrrl_factory.transfer.summary import Summary
 
     with tempfile.TemporaryDirectory() as folder:
         config = PrepareConfig(
-            instructions="in.jsonl", target_lang="spa", dataset_dir=f"{folder}/data", work_dir=f"{folder}/work", parallel=Parallel(size=300)
+            instructions="in.jsonl",
+            target_lang="spa",
+            dataset_dir=f"{folder}/data",
+            work_dir=f"{folder}/work",
+            parallel=Parallel(size=300),
         )
-        target = pipeline._target(config, "spa", str)
+        target = inputs.target(config, "spa")
+        # No model is asked: the records are translated and scored already.
+        models = inputs.Models(
+            checkpoint="", identifier=inputs.identifier(config), translators={"spa": ""}, scorers={"spa": ""}
+        )
         store = Store(Path(folder) / "work")
-        shards = store.write_shards(records(count), config.shard_size, "score")
-        identifier = pipeline._identifier(config, str)
-        stages = pipeline._target_stages(config, target, _Named, None, identifier, str)
-        stages = [stage for stage in stages if stage.name in ("filter", "switch")]
+        shards = store.write_shards(records(count), config.shard_size)
+        stages = [s for s in pipeline.translation(config, models, target) if s.name in ("filter", "switch")]
         start = time.perf_counter()
-        done = pipeline._run(stages, store, shards)
+        finished = run.run_stages(stages, store, shards)
         summary = Summary(config, "spa")
-        summary.names = pipeline.assemble(read_rows(done), target, config, summary, False)
-        pipeline.card.write(Path(folder) / "data/README.md", summary)
-        pipeline.report.write(Path(folder) / "report.html", [summary])
+        summary.names = run.write_sets(config, target, finished, summary, False)
+        card.write(Path(folder) / "data/README.md", summary)
+        report.write(Path(folder) / "report.html", summary)
         seconds = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": seconds, "megabytes": memory}))
-
-
-class _Named:
-    name = "none"
 
 
 def measure(count: int) -> dict:

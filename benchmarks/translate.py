@@ -75,14 +75,14 @@ def saved(path: str) -> None:
     """
     from sdrrl_factory.memory import Memory
     from sdrrl_factory.text import pieces
-    from sdrrl_factory.transfer.pipeline import translate_batch
-    from sdrrl_factory.transfer.sampling import draw
+    from sdrrl_factory.transfer.recipe import Translator
+    from sdrrl_factory.transfer.sampling import Sample
+    from sdrrl_factory.transfer.sets import SYSTEMS, sides
     from sdrrl_factory.transfer.sources import Reading
     from sdrrl_factory.transfer.store import columns
-    from sdrrl_factory.transfer.subsets import sides
-    from sdrrl_factory.transfer.translate import Engine
+    from sdrrl_factory.transfer.translate import Engine, Translate
 
-    batch = draw(columns(list(Reading(path, None))), 0.5, 42)
+    batch = Sample(0.5, 42)(columns(list(Reading(path, None))))
     batch["answer"] = [
         " ".join(reversed(text.split())) if origin == "G" else text
         for text, origin in zip(batch["output"], batch["answer_origin"], strict=True)
@@ -92,13 +92,16 @@ def saved(path: str) -> None:
     there = sum(n * sum(wanted for text in batch[key] for _, wanted in pieces(text)) for key, n in times.items())
     with tempfile.TemporaryDirectory() as folder, Memory(Path(folder) / "memory") as memory:
         engine = Engine(Same(), memory)
-        translate_batch(batch, sides(["sdrrl", "sft", "tsft", "cit", "xcot"]), engine, "eng", "spa")
+        Translate(sides(SYSTEMS), "eng", "spa", engine.name, Translator(), memory.path)(batch, engine)
     share = engine.sent / there
     print(f"{path}: {engine.sent} of {there} segments sent to the translator: {share:.2f} (at most 0.5)")
 
 
 class Same:
     name = "same"
+
+    def signature(self, source, target):
+        return self.name
 
     def translate(self, segments, source, target):
         return list(segments)

@@ -41,7 +41,7 @@ def prepare(config: PrepareConfig) -> list[str]:
         shards = common.write_shards(reading, config.shard_size)
         for line in reading.formats:
             print(f"reading   {line}", flush=True)
-        shards = _run(pipeline.synthesis(config, models), common, shards)
+        shards = run_stages(pipeline.synthesis(config, models), common, shards)
 
     # 3. Each target language's translations and sets.
     names = []
@@ -53,8 +53,8 @@ def prepare(config: PrepareConfig) -> list[str]:
         summary.resources = _resources(config, target)
         try:
             with FileLock(store.root / ".lock", timeout=0):
-                finished = _run(pipeline.translation(config, models, target), store, shards)
-                summary.names = _write_sets(config, target, finished, summary, reading.has_system)
+                finished = run_stages(pipeline.translation(config, models, target), store, shards)
+                summary.names = write_sets(config, target, finished, summary, reading.has_system)
                 card.write(Path(config.dataset_dir) / f"{config.name}_{target.code}" / "README.md", summary)
                 report.write(store.root / "report.html", summary)
         except Timeout:
@@ -81,7 +81,7 @@ class _Reading(Reading):
             yield record
 
 
-def _write_sets(
+def write_sets(
     config: PrepareConfig, target: inputs.Target, shards: Iterable[Path], summary: Summary, has_system: bool
 ) -> list[str]:
     """Finished records to data sets, a shard in memory at a time; returns their names in dataset_info.json."""
@@ -118,7 +118,7 @@ def _resources(config: PrepareConfig, target: inputs.Target) -> dict[str, str]:
     return resources
 
 
-def _run(stages: list[Stage], store: Store, shards: list[Path]) -> list[Path]:
+def run_stages(stages: list[Stage], store: Store, shards: list[Path]) -> list[Path]:
     """The shards that come out of the last stage; a bar a stage, or a line where there is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
