@@ -112,7 +112,8 @@ def interval(parts: Sequence[Statistics], seed: int = SEED) -> tuple[float, floa
     else:
         # By as much as a resample lies above the score, the score lies above the truth: hence the minus.
         points = _studentised(parts, rows, len(names), score, seed)
-        low, high = (float(score - error * point) for point in np.quantile(points, [0.975, 0.025]))
+        upper, lower = np.quantile(points, [0.975, 0.025])
+        low, high = score - error * float(upper), score - error * float(lower)
     return max(low, bounds[0]), min(high, bounds[1])
 
 
@@ -189,10 +190,10 @@ def wilson(right: float, items: float) -> tuple[float, float]:
     few = 2 if items <= 50 else 3  # Brown, Cai and DasGupta's choice
     # `right` need not be whole: an average over languages has an effective number of items.
     if right < few + 0.5:
-        low = np.interp(right, range(4), _POISSON) / items
+        low = float(np.interp(right, range(4), _POISSON)) / items
     if items - right < few + 0.5:
-        high = 1 - np.interp(items - right, range(4), _POISSON) / items
-    return max(float(low), 0.0), min(float(high), 1.0)
+        high = 1 - float(np.interp(items - right, range(4), _POISSON)) / items
+    return max(low, 0.0), min(high, 1.0)
 
 
 def mcnemar(won: int, lost: int) -> float:

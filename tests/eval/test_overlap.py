@@ -286,7 +286,6 @@ def test_no_false_alarm(tmp_path):
     pytest.importorskip("django")
     from sdrrl_factory.transfer import parallel
     from sdrrl_factory.transfer.recipe import Parallel
-    from sdrrl_factory.transfer.recipe import Parallel
 
     pairs = [list(row[:2]) for row in parallel.load(Parallel(), "eng", "spa", 42)]
     assert len(pairs) > 200
@@ -419,7 +418,7 @@ def test_where_all_items_overlap_there_is_no_second_score(files, checkpoint, cap
     for lang in ("eng_Latn", "spa_Latn"):
         shutil.copy(files / f"flores/{lang}.devtest", files / f"{lang}.txt")
     one = config(files, checkpoint)
-    one.tasks = one.tasks[:2]
+    one = one.model_copy(update={"tasks": one.tasks[:2]})
     results = runner.run(one, "r.yaml", [str(files / "spa_Latn.txt")])
     assert not [s for s in results["scores"] if "overlap" in s["signature"]]
     assert results["parts"]["text_loss.spa"]["overlap"]["exact"] == 3
@@ -432,7 +431,7 @@ def test_compare_takes_the_scores_of_all_items(files, checkpoint, capsys):
     sentence = (files / "flores/spa_Latn.devtest").read_text(encoding="utf-8").splitlines()[1]
     training = write_rows(files / "t.jsonl", [row(sentence)])
     one = config(files, checkpoint)
-    one.tasks = one.tasks[:2]
+    one = one.model_copy(update={"tasks": one.tasks[:2]})
     results = runner.run(one, "r.yaml", [str(training)])
     read = runs.read_run(str(files / "out"))
     assert {s["n"] for s in results["scores"]} == {2, 3} and {s["n"] for s in read.scores.values()} == {3}

@@ -61,7 +61,7 @@ def test_the_files(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("source", "target", "expected"),
     [
-        ("a\nb\nc\nd\n", "a\nb\n", "has 4 texts, .* has 2; make text n"),
+        ("a\nb\nc\nd\n", "a\nb\n", "source.txt: 4 texts, .* has 2; make text n"),
         ("a\nb\n", "a\nb\n", "2 texts; t-SNE needs 4 pairs"),
         ("a\n\nb\nc\n", "a\nb\n", "source.txt:2: empty line"),
     ],

@@ -6,7 +6,7 @@ loop over rows.
 """
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -239,32 +239,39 @@ class Index:
         self._windows = _Table(values[rare], of[rare], (starts - begin[of])[rare])
         self._needed = np.maximum(np.ceil(np.bincount(of[rare], minlength=len(begin)) * _SHARE), 1).astype(np.int64)
 
-    def matches(self, rows: Sequence[str], known: set[int] = frozenset()) -> Iterator[Match]:
-        """What of the texts stands in `rows`, each text once at its best; `known` need no second look for less than
-        exact copies."""
+    def matches(self, rows: Sequence[str], known: Set[int] = frozenset()) -> Iterator[Match]:
+        """What of the texts stands in `rows`, each text once at its best.
+
+        known: texts that need no second look for less than exact copies.
+        """
         letters = _letters(rows)
         if not len(letters.codes):
             return
         hashes = _Hashes(letters.codes)
         windows = hashes.of(letters.starts, letters.starts + _WINDOW[letters.classes[letters.starts]])
-        spans: dict[int, tuple] = {}
+        # text -> (kind, start, end, similarity) of its best stretch among the letters
+        spans: dict[int, tuple[str, int, int, float | None]] = {}
+        # 1. Whole copies, by the rarest window of each text.
         for text, start in self._exact(letters, hashes, windows):
             spans.setdefault(text, (EXACT, start, start + int(self._length[text]), 1.0))
+        # 2. Near copies, of texts that have no whole one.
         known = known | spans.keys()
         for text, start, end, distance in self._near(letters, windows, known):
             kind = NEAR if distance or not _at_words(letters, start, end) else EXACT
             similarity = 1 - distance / int(self._length[text])
-            if text not in spans or (spans[text][3], spans[text][0] == EXACT) < (similarity, kind == EXACT):
+            if text not in spans or _quality(spans[text]) < (similarity, kind == EXACT):
                 spans[text] = (kind, start, end, similarity)
+        # 3. Runs of words, of texts that have neither.
         starts, ends = _ngrams(letters)
         at, texts, _ = self._runs.lookup(hashes.of(starts, ends))
         for text, i in zip(texts.tolist(), at.tolist(), strict=True):
             if text not in known and text not in spans:
                 spans[text] = (NGRAM, int(starts[i]), int(ends[i]), None)
-        for text, (kind, start, end, similarity) in spans.items():
+        # 4. What stands there, as it is written.
+        for text, (kind, start, end, likeness) in spans.items():
             row = int(letters.row[start])
             first = int(np.searchsorted(letters.row, row))
-            yield Match(text, kind, row, similarity, _written(rows[row], start - first, end - first))
+            yield Match(text, kind, row, likeness, _written(rows[row], start - first, end - first))
 
     def _exact(self, letters: _Letters, hashes: _Hashes, windows: np.ndarray) -> Iterator[tuple[int, int]]:
         """(text, start) of whole copies between word boundaries."""
@@ -280,22 +287,25 @@ class Index:
             if letters.text(start, start + int(self._length[text])) == self._text(text):  # no chance of a hash
                 yield text, start
 
-    def _near(self, letters: _Letters, windows: np.ndarray, known: set[int]) -> Iterator[tuple[int, int, int, int]]:
+    def _near(self, letters: _Letters, windows: np.ndarray, known: Set[int]) -> Iterator[tuple[int, int, int, int]]:
         """(text, start, end, distance) of near copies."""
+        # 1. Which rare windows of which texts stand in the rows.
         at, texts, offsets = self._windows.lookup(windows)
         new = (self._tries[texts] < _TRIES) & ~np.isin(texts, np.fromiter(known, np.int64, len(known)))
         at, texts, offsets = at[new], texts[new], offsets[new]
-        # Where the text would start if the hit were part of a copy: hits of one copy agree but for what was changed.
+        # 2. Where the text would start if the hit were part of a copy: hits of one copy agree but for what was changed.
         middle = letters.starts[at]
         order = np.lexsort((middle - offsets, texts))
         middle, texts = middle[order], texts[order]
         starts = middle - offsets[order]
+        # 3. Where so many of a text's windows as it needs agree, within the slack of what a change may move.
         slack = np.maximum(np.ceil(self._length[texts] * MAX_DISTANCE).astype(np.int64), _SHIFT)
         last = np.arange(len(texts)) + self._needed[texts] - 1
         enough = last < len(texts)
         last = np.minimum(last, len(texts) - 1)
         enough &= (texts[last] == texts) & (starts[last] - starts <= slack)
         chosen = np.flatnonzero(enough)
+        # 4. There the distance is computed.
         previous: tuple[int, int] = (-1, 0)
         for i in chosen.tolist():
             text, start = int(texts[i]), int(starts[i])
@@ -330,6 +340,12 @@ class Index:
 
     def _text(self, text: int) -> str:
         return self._letters.text(int(self._begin[text]), int(self._begin[text] + self._length[text]))
+
+
+def _quality(span: tuple[str, int, int, float | None]) -> tuple[float, bool]:
+    """Larger is better."""
+    kind, _, _, similarity = span
+    return similarity or 0.0, kind == EXACT
 
 
 def batches(rows: Iterator[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:

@@ -13,11 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import atomic_write, read_text
 from sdrrl_factory.rows import read_rows
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sdrrl_factory.models.lm import LM
+
+Array = Any  # of numpy, which is imported where it computes
 _SEED, _PERPLEXITY, _BATCH = 42, 30.0, 16
 _MIN_PAIRS = 4
 # Told apart by shape and lightness as well as by colour (Okabe and Ito 2008).
@@ -50,37 +57,37 @@ def tsne(models: Sequence[str], source: str, target: str, output: str, template:
     from sdrrl_factory.models.lm import LM
 
     if find_spec("sklearn") is None:
-        raise UserError("tsne: scikit-learn is not installed; run `pip install 'sdrrl-factory[tsne]'`")
+        raise UserError("scikit-learn is not installed", "run `pip install 'sdrrl-factory[tsne]'`", at="tsne")
     sources, targets = _pairs(source, target)
     for model in models:
         with under("--model"):
             check_checkpoint(model)
-    found, points = [], []
+    measured, points = [], []
     for model in models:
         lm = LM(model, template)
         one, two = hidden_states(lm, sources), hidden_states(lm, targets)
-        del lm
+        del lm  # before the next one is loaded
         numbers = alignment(one, two)
         points.append(project(one, two))
-        found.append({"model": model, "model_hash": model_hash(model)} | vars(numbers))
-        print(f"{model}: {_told(numbers)}", flush=True)
+        measured.append({"model": model, "model_hash": model_hash(model)} | vars(numbers))
+        print(f"{model}: {_summary(numbers)}", flush=True)
     results = {
         "source": source,
         "target": target,
         "template": template,
         "state": "last hidden state of the last token",
         "tsne": f"scikit-learn|metric:cosine|perplexity:{_perplexity(len(sources)):g}|init:pca|seed:{_SEED}",
-        "models": found,
+        "models": measured,
     }
     out = Path(output)
-    figure = _figure([name(model) for model in models], points, found)
+    figure = _figure([name(model) for model in models], points, measured)
     try:
         out.mkdir(parents=True, exist_ok=True)
         atomic_write(out / "tsne.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
         atomic_write(out / "tsne.svg", _svg(figure))
         figure.savefig(out / "tsne.png", dpi=150, metadata={"Software": None})
     except OSError as err:
-        raise UserError(f"--output {output}: cannot be written ({err.strerror}); name another folder") from None
+        raise UserError(f"cannot be written ({err.strerror})", "name another folder", at=f"--output {output}") from None
     print(f"pictures: {out / 'tsne.svg'} {out / 'tsne.png'}")
     return results
 
@@ -88,9 +95,9 @@ def tsne(models: Sequence[str], source: str, target: str, output: str, template:
 def _pairs(source: str, target: str) -> tuple[list[str], list[str]]:
     one, two = _texts(source), _texts(target)
     if len(one) != len(two):
-        raise UserError(f"{source} has {len(one)} texts, {target} has {len(two)}; make text n of both the same one")
+        raise UserError(f"{len(one)} texts, {target} has {len(two)}", "make text n of both the same one", at=source)
     if len(one) < _MIN_PAIRS:
-        raise UserError(f"{source}: {len(one)} texts; t-SNE needs {_MIN_PAIRS} pairs or more")
+        raise UserError(f"{len(one)} texts", f"t-SNE needs {_MIN_PAIRS} pairs or more", at=source)
     return one, two
 
 
@@ -98,7 +105,7 @@ def _texts(path: str) -> list[str]:
     if not path.endswith(".jsonl"):
         lines = [line.strip() for line in read_text(path).removesuffix("\n").split("\n")]
         if "" in lines:
-            raise UserError(f"{path}:{lines.index('') + 1}: empty line; put one instruction a line")
+            raise UserError("empty line", "put one instruction a line", at=f"{path}:{lines.index('') + 1}")
         return lines
     out = []
     for at, _, row in read_rows(path):
@@ -108,9 +115,11 @@ def _texts(path: str) -> list[str]:
     return out
 
 
-def hidden_states(lm, texts: Sequence[str]):
-    """(texts, width) float64: per text its last token's last hidden state. Texts of one length share a batch: nothing
-    is padded, so that no state depends on its neighbours."""
+def hidden_states(lm: "LM", texts: Sequence[str]) -> Array:
+    """[texts, width] float64: of each text its last token's last hidden state.
+
+    Texts of one length share a batch: nothing is padded, so that no state depends on its neighbours.
+    """
     import numpy as np
     import torch
 
@@ -118,32 +127,37 @@ def hidden_states(lm, texts: Sequence[str]):
     lengths: dict[int, list[int]] = {}
     for i, prompt in enumerate(prompts):
         lengths.setdefault(len(prompt), []).append(i)
-    out: list = [None] * len(texts)
+    states: dict[int, Array] = {}
     for same in lengths.values():
         for start in range(0, len(same), _BATCH):
             batch = same[start : start + _BATCH]
-            ids = torch.tensor([prompts[i] for i in batch], device=lm.model.device)
+            ids = torch.tensor([prompts[i] for i in batch], device=lm.model.device)  # [batch, length]
             with torch.inference_mode():
-                states = lm.model(input_ids=ids, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
-            for i, state in zip(batch, states[:, -1].double().cpu().numpy(), strict=True):
-                out[i] = state
-    return np.stack(out)
+                # The last of the layers' states, [batch, length, width]; no logits but the last are computed.
+                layer = lm.model(input_ids=ids, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
+            states |= zip(batch, layer[:, -1].double().cpu().numpy(), strict=True)
+    return np.stack([states[i] for i in range(len(texts))])
 
 
-def alignment(source, target) -> Alignment:
-    """Of (n, width) states each, row i of both being the same text in two languages."""
+def alignment(source: Array, target: Array) -> Alignment:
+    """Of [n, width] states each, row i of both being the same text in two languages."""
     import numpy as np
 
     one, two = (states / np.linalg.norm(states, axis=1, keepdims=True) for states in (source, target))
-    cosine = one @ two.T
+    cosine = one @ two.T  # [n, n]; the pairs are the diagonal
     n = len(cosine)
-    pair, other = np.trace(cosine) / n, (cosine.sum() - np.trace(cosine)) / (n * (n - 1))
-    hits = [float(np.mean(cosine.argmax(axis=axis) == np.arange(n))) for axis in (1, 0)]
-    return Alignment(n, float(pair), float(other), *hits)
+    pairs = float(np.trace(cosine))
+    return Alignment(
+        pairs=n,
+        pair_cosine=pairs / n,
+        random_cosine=(float(cosine.sum()) - pairs) / (n * (n - 1)),
+        source_to_target=float(np.mean(cosine.argmax(axis=1) == np.arange(n))),
+        target_to_source=float(np.mean(cosine.argmax(axis=0) == np.arange(n))),
+    )
 
 
-def project(source, target):
-    """(2n, 2): t-SNE (van der Maaten and Hinton 2008) of both languages together, the source's rows first."""
+def project(source: Array, target: Array) -> Array:
+    """[2n, 2]: t-SNE (van der Maaten and Hinton 2008) of both languages together, the source's rows first."""
     import joblib
     import numpy as np
     from sklearn.manifold import TSNE
@@ -159,6 +173,7 @@ def project(source, target):
 
 
 def _perplexity(pairs: int) -> float:
+    # Van der Maaten's own program asks for more than three times as many points.
     return min(_PERPLEXITY, (2 * pairs - 1) / 3)
 
 
@@ -167,7 +182,7 @@ def name(model: str) -> str:
     return Path(model).name or model
 
 
-def _told(numbers: Alignment) -> str:
+def _summary(numbers: Alignment) -> str:
     return (
         f"cosine of pairs {numbers.pair_cosine:.3f}, of random pairs {numbers.random_cosine:.3f}; "
         f"nearest is the pair {100 * numbers.source_to_target:.0f}% / {100 * numbers.target_to_source:.0f}% "
@@ -175,7 +190,8 @@ def _told(numbers: Alignment) -> str:
     )
 
 
-def _figure(names: Sequence[str], points: Sequence, found: Sequence[dict]):
+def _figure(names: Sequence[str], points: Sequence[Array], measured: Sequence[dict[str, Any]]) -> "Figure":
+    """A panel a model; points: of each, [2n, 2]."""
     import matplotlib
 
     with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 11}):
@@ -184,7 +200,7 @@ def _figure(names: Sequence[str], points: Sequence, found: Sequence[dict]):
 
         figure = Figure(figsize=(4.8 * len(names), 4.9), layout="constrained")
         axes = figure.subplots(1, len(names), squeeze=False)[0]
-        for axis, title, dots, numbers in zip(axes, names, points, found, strict=True):
+        for axis, title, dots, numbers in zip(axes, names, points, measured, strict=True):
             half = len(dots) // 2
             for a, b in zip(dots[:half], dots[half:], strict=True):
                 axis.plot([a[0], b[0]], [a[1], b[1]], color=_LINE, linewidth=0.7, alpha=0.6, zorder=1)
@@ -207,7 +223,8 @@ def _figure(names: Sequence[str], points: Sequence, found: Sequence[dict]):
     return figure
 
 
-def _svg(figure) -> str:
+def _svg(figure: "Figure") -> str:
+    """The same bytes for the same picture: no date, ids by a fixed salt."""
     import matplotlib
 
     text = io.StringIO()
