@@ -137,9 +137,9 @@ def train(recipe: str, keys: list[str]) -> None:
             self.begun = time.perf_counter()
 
     # The plugin deals out the rows in an order of its own: both must take the same batches.
-    from sdrrl_factory.training.trainer import SubsetWeighting
+    from sdrrl_factory.training.trainer import WeightedTrainerMixin
 
-    del SubsetWeighting._get_train_sampler
+    del WeightedTrainerMixin._get_train_sampler
 
     config = OmegaConf.merge(OmegaConf.load(recipe), OmegaConf.from_dotlist(keys))
     config |= {"max_steps": STEPS + 1, "save_strategy": "no", "report_to": "none", "overwrite_output_dir": True}

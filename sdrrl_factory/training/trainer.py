@@ -1,228 +1,266 @@
-"""The subset-weighted trainer: equation 6 over each global batch, and the loss of each subset in the logs."""
+"""The subset-weighted trainer: equation 6 over each global batch, and the loss of each subset in the logs.
+
+The loss of a global batch B, over all its micro-batches and all ranks, is
+
+    (1/|B|) * sum over the samples i of B of  w_i l_i            w_i: weights.py, l_i: loss.py
+
+A step, and where what is counted:
+
+    1  the data loader deals rows out in StratifiedSampler's order                       `_get_train_sampler`
+    2  the collator makes a batch of them and notes the named set of each sample         collator.py
+    3  the micro-batches of the step are taken; repeated rows weigh nothing; |B| is
+       counted over all of them and all ranks, and travels in each                       `get_batch_samples`
+    4  each micro-batch gives its part of the sum, times the ranks: their gradients
+       are averaged                                                                      `compute_loss`
+    5  the first step is checked before its gradients are used                           `training_step`
+    6  the plain losses of each subset are added up until the next log                   `log`
+
+What cannot go by the stock trainer's ways is said at each method: which library, which version, which issue.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sdrrl_factory.errors import UserError
-from sdrrl_factory.training.collator import ENTRY, KEY
-from sdrrl_factory.training.head import find_head
-from sdrrl_factory.training.layout import check_joined, check_model, layout_for, may_join
+from sdrrl_factory.training.collator import KEY, BatchIndex
+from sdrrl_factory.training.counting import EpochCounter, StepCount, patched
+from sdrrl_factory.training.head import Head, find_head
+from sdrrl_factory.training.layout import layout_for
+from sdrrl_factory.training.limits import check_model, check_ranks
+from sdrrl_factory.training.logs import SubsetLosses, write_with_subsets
 from sdrrl_factory.training.loss import batch_loss, mean_losses
 from sdrrl_factory.training.order import StratifiedSampler, stratum_of_rows
+from sdrrl_factory.training.packing import ENTRY
 from sdrrl_factory.training.router import adds_router_loss
+from sdrrl_factory.training.trial import check_joined, may_join
 from sdrrl_factory.training.weights import Entry
+
+if TYPE_CHECKING:
+    from transformers import Seq2SeqTrainer as StockTrainer
+else:
+    StockTrainer = object
+
+_LOOK_AGAIN = 10  # steps after which weights have moved
 
 
 def weighted_trainer(stock: type) -> type:
-    """A subclass of LLaMA-Factory's SFT trainer that takes `entries` and `weights` besides, see `SubsetWeighting`."""
-    return type("SubsetWeightedTrainer", (SubsetWeighting, stock), {})
+    """A subclass of LLaMA-Factory's SFT trainer, see `WeightedTrainerMixin`."""
+    return type("SubsetWeightedTrainer", (WeightedTrainerMixin, stock), {})
 
 
-class SubsetWeighting:
-    """Stands in front of LLaMA-Factory's SFT trainer; the loss over a global batch B is (1/|B|) sum of w_i l_i.
+class WeightedTrainerMixin(StockTrainer):
+    """Stands in front of LLaMA-Factory's SFT trainer.
 
-    |B| counts the samples of all accumulation steps and all ranks, so a last, shorter accumulation is exact too. A row
-    that accelerate repeats, to give every rank a full last batch, is no part of B: each sample counts once an epoch.
-
-    weights: w_i of the samples of each named set, training sets before evaluation sets; a sample's `entry` is an index
-    into them. entries: the training sets alone, whose subsets are logged; none: the evaluation alone is weighted.
+    weights: w_i of the samples of each named set, training sets before evaluation sets; a sample's entry is an index
+    into them. entries: the training sets alone, whose subsets are logged; none: the evaluation alone is weighted, and
+    the training is stock's.
     """
 
-    def __init__(self, *args, entries: list[Entry], weights: list[float], **kwargs):
+    train_dataset: Any
+    model_accepts_loss_kwargs: bool
+
+    def __init__(self, *args: Any, entries: list[Entry], weights: list[float], **kwargs: Any):
         super().__init__(*args, **kwargs)
         check_model(self.model)
-        _check_ranks(self.accelerator)
-        # Without a training set among the entries only the evaluation is weighted: the training is stock's.
+        check_ranks(self.accelerator)
         self._trains_weighted = bool(entries)
-        # A router loss is scaled as stock would scale it, see `_router_share`.
-        self._stock_accepts_loss_kwargs = self.model_accepts_loss_kwargs
+        # transformers' `training_step` divides by the accumulation steps where a model's loss does not take the number
+        # of items (from 4.46, its pull requests 34191 and 35438). Here |B| has done that already. A router loss is
+        # still scaled as stock would scale it, see `_router_share`.
+        self._stock_accepts_loss_kwargs: bool = self.model_accepts_loss_kwargs
         if self._trains_weighted:
-            # The loss is normalised here, by samples: no further division by the accumulation steps.
             self.model_accepts_loss_kwargs = True
+
         device = self.args.device
-        exact = torch.float32 if device.type in ("mps", "npu") else torch.float64
-        self._subsets = list(dict.fromkeys(entry.subset for entry in entries if entry.size))
-        # One more place than there are entries and subsets, for repeated rows and evaluation sets: index -1.
-        self._weight = torch.tensor([*weights, 0.0], dtype=torch.float32, device=device)
-        places = [self._subsets.index(entry.subset) if entry.size else -1 for entry in entries]
-        places += [-1] * (len(weights) + 1 - len(places))
-        self._subset = torch.tensor(places, device=device) % (len(self._subsets) + 1)
-        # Sum of l_i and number of samples of each subset since the last log.
-        self._logged = torch.zeros(2, len(self._subsets) + 1, dtype=exact, device=device)
-        self._evaluated: list[torch.Tensor] = []
-        self._epoch = self._step = None
-        self._checked = self._looked_again = False
-        self._joins = self._head = self._router = None
-        self.subset_logs: dict[int, dict] = {}
+        self._exact = torch.float32 if device.type in ("mps", "npu") else torch.float64  # those know no float64
+        # Tables by entry: its weight, and the column of its subset in the logs. They have one more place than there are
+        # entries, at index -1, for repeated rows: those weigh nothing and, like evaluation sets, go to the last column.
+        subsets = list(dict.fromkeys(entry.subset for entry in entries if entry.size))
+        not_logged = len(subsets)
+        columns = [subsets.index(entry.subset) if entry.size else not_logged for entry in entries]
+        columns += [not_logged] * (len(weights) + 1 - len(columns))
+        self._weight_of = torch.tensor([*weights, 0.0], dtype=torch.float32, device=device)
+        self._column_of = torch.tensor(columns, device=device)
+
+        self._subset_losses = SubsetLosses(subsets, self._exact, device)
+        self.subset_logs: dict[int, dict] = {}  # by step
         for callback in self.callback_handler.callbacks:
             if hasattr(callback, "_write_log"):
-                callback._write_log = _with_subset_losses(callback._write_log, self)
+                callback._write_log = functools.partial(write_with_subsets, callback._write_log, self.subset_logs)
 
-    def create_optimizer(self, *args, **kwargs):
-        """LoRA trains no bias and no norm: ZeRO-3 drops that empty group, and torch's schedulers then refuse."""
+        self._epoch_counter = EpochCounter()
+        self._step: StepCount | None = None
+        self._is_checked = self._looked_again = False
+        # How the model is computed, decided at the first batch.
+        self._joins: bool | None = None
+        self._head: Head | None = None
+        self._adds_router_loss = False
+        self._evaluated: list[torch.Tensor] = []  # w_i l_i of each batch of an evaluation
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Without empty groups: LoRA trains no bias and no norm.
+
+        DeepSpeed 0.18 drops an empty group behind the scheduler's back, which torch from 2.10 on refuses (transformers
+        pull request 43692).
+        """
         optimizer = super().create_optimizer(*args, **kwargs)
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 
-    def _get_train_sampler(self, *args, **kwargs):
+    # --- 1: the order
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """Where stock shuffles, each subset is spread evenly over the epoch; an order the user asks for stays."""
         sampler = super()._get_train_sampler(*args, **kwargs)
         if not self._trains_weighted or type(sampler) is not torch.utils.data.RandomSampler:
             return sampler
-        entries = stratum_of_rows(self.train_dataset[ENTRY][:], self._weight.tolist())
+        entries = stratum_of_rows(self.train_dataset[ENTRY][:], self._weight_of.tolist())
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return StratifiedSampler(entries, self._subset.cpu().numpy(), seed)
+        return StratifiedSampler(entries, self._column_of.cpu().numpy(), seed)
 
-    def get_train_dataloader(self):
-        """Resumed in mid-epoch, a run goes on in that epoch's order; accelerate would take the first's."""
+    def get_train_dataloader(self) -> Any:
+        """Resumed in mid-epoch, a run goes on in that epoch's order.
+
+        accelerate 1.11 sets the epoch of the loader that skips the first batches back to 0 (its issue 3242, mended by
+        pull request 4071), so the sampler asks the trainer's state instead.
+        """
         loader = super().get_train_dataloader()
-        batches = loader.batch_sampler
-        while hasattr(batches, "batch_sampler"):
+        batches: Any = loader.batch_sampler
+        while hasattr(batches, "batch_sampler"):  # accelerate's, around torch's
             batches = batches.batch_sampler
-        sampler = getattr(batches, "sampler", None)
+        sampler: Any = getattr(batches, "sampler", None)
         if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch = lambda epoch: setattr(sampler, "epoch", int(self.state.epoch or 0))
+            sampler.set_epoch = functools.partial(self._set_epoch, sampler)
         return loader
 
-    # --- the global batch
+    def _set_epoch(self, sampler: Any, epoch: int) -> None:
+        sampler.epoch = int(self.state.epoch or 0)
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
+    # --- 3: the global batch
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of a step, each told |B|; returns them and |B|.
 
         Counted here, from the batches themselves, and not in `_get_num_items_in_batch`: that is called in evaluation
-        too, where nothing says so (transformers leaves the model in evaluation mode until the next training step), and
-        others put a function of their own there (Unsloth counts tokens).
+        too, where nothing says so (transformers 4.57 leaves the model in evaluation mode until the next training step),
+        and others put a function of their own there (Unsloth counts tokens, its pull request 1134).
         """
         if not self._trains_weighted:
             return super().get_batch_samples(epoch_iterator, num_batches, device)
-        batches = []
-        while len(batches) < num_batches:
-            batch = next(epoch_iterator, None)
-            if batch is None:
-                break
-            batches.append(batch)
-        self._leave_out_repeated(epoch_iterator, batches, num_batches)
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        rows = len(self.train_dataset)
+        self._epoch_counter.leave_out_repeated(self.accelerator, rows, epoch_iterator, batches, num_batches)
         here = sum(batch[KEY]["counted"] for batch in batches)
-        samples = self.accelerator.gather(torch.tensor([here], device=device)).sum()
+        global_samples = self.accelerator.gather(torch.tensor([here], device=device)).sum()
         for batch in batches:
-            batch[KEY]["global"] = samples
-        self._step = {"samples": samples, "left": len(batches), "here": 0}
-        return batches, samples
+            batch[KEY]["global_samples"] = global_samples
+        self._step = StepCount(global_samples, len(batches))
+        return batches, global_samples
 
-    def _leave_out_repeated(self, epoch_iterator, batches, num_batches: int) -> None:
-        """Takes out of B the rows by which accelerate fills up an epoch's last round.
+    # --- 4: the loss
 
-        The rows of an epoch are dealt out micro-batch by micro-batch, and in each to the ranks in turn, with and
-        without `split_batches`. Those behind the data set's last row are the first ones over again.
-        """
-        ranks = self.accelerator.num_processes
-        if ranks == 1:
-            return
-        rows = torch.zeros(1, num_batches, dtype=torch.long, device=self.args.device)
-        for i, batch in enumerate(batches):
-            rows[0, i] = batch[KEY]["dealt"]
-        rows = self.accelerator.gather(rows).T.cpu()  # (micro-batches, ranks)
-        if epoch_iterator is not self._epoch:
-            self._epoch = epoch_iterator
-            # Resumed in mid-epoch: the batches that transformers skips were full ones.
-            sampler = getattr(self.accelerator.gradient_state.active_dataloader, "batch_sampler", None)
-            self._dealt = getattr(sampler, "skip_batches", 0) * int(rows[0].sum())
-        first = self._dealt + rows.flatten().cumsum(0).reshape(rows.shape) - rows
-        self._dealt += int(rows.sum())
-        if self._dealt <= len(self.train_dataset):
-            return
-        for batch, start in zip(batches, first[:, self.accelerator.process_index].tolist(), strict=False):
-            new = len(self.train_dataset) - start
-            samples = batch[KEY]
-            samples["counted"] = sum(row < new for row in samples["rows"])
-            samples["entry"][samples["counted"] :] = -1
-
-    def training_step(self, model, inputs, *args, **kwargs):
-        """Raises UserError: a sample is lost, or the loss is scaled, between the data loader and the step."""
-        if not self._trains_weighted:
-            return super().training_step(model, inputs, *args, **kwargs)
-        batch = inputs[KEY]
-        if "global" not in batch:
-            raise UserError(_BETWEEN.format("the samples of a step are not counted"))
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        if not self._checked:
-            self._check_step(batch["counted"], loss)
-        return loss
-
-    def _check_step(self, counted: int, loss) -> None:
-        """The first step, before its gradients are used: every sample of B was computed, and its loss not rescaled."""
-        if not torch.allclose(loss.float(), self._step["loss"].float(), equal_nan=True):
-            raise UserError(_BETWEEN.format("the loss of a step is divided once more"))
-        self._step["here"] += counted
-        self._step["left"] -= 1
-        if self._step["left"]:
-            return
-        self._checked = True
-        computed = self.accelerator.gather(torch.tensor([self._step["here"]], device=self.args.device)).sum()
-        if computed != self._step["samples"]:
-            said = f"{int(computed)} of the {int(self._step['samples'])} samples of a step are computed"
-            raise UserError(_BETWEEN.format(said))
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """This process's part of the global batch's loss; in evaluation, the local batch's mean of w_i l_i."""
         if KEY not in inputs:  # a batch of a set that is not weighted
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        batch = inputs.pop(KEY)
+        batch_index: BatchIndex = inputs.pop(KEY)
         inputs.pop("labels")
-        training, outputs = "global" in batch, {}
-        self._look_at(model, inputs, training)
-        weight = self._weight[batch["entry"]]
-        if self.compute_metrics is not None and not training:
-            outputs["logits"] = model(**inputs).logits
-            losses = mean_losses(outputs["logits"].flatten(0, 1)[batch["kept"]], batch)
-            loss = (weight * losses).mean()
+        # A batch of a step has |B|; the model's mode says nothing, see `get_batch_samples`.
+        outputs: dict[str, torch.Tensor] = {}
+        if "global_samples" in batch_index:
+            loss = self._training_loss(model, inputs, batch_index)
         else:
-            # Ranks' gradients are averaged, so each rank's part is scaled up by their number.
-            share = self.accelerator.num_processes / batch["global"] if training else 1 / len(weight)
-            layout = layout_for(model, inputs, batch, self._joins)
-            loss, losses, router = batch_loss(
-                model, inputs, batch, weight * share, layout, self._head, training and self._router
-            )
-        if training:
-            self._log_losses(self._subset[batch["entry"]], losses)
-            if router is not None:
-                loss = loss + router * self._router_share()
-            self._step["loss"] = loss.detach()
-        else:
-            self._evaluated.append((weight * losses).detach())
+            loss, outputs = self._evaluation_loss(model, inputs, batch_index)
         return (loss, {"loss": loss} | outputs) if return_outputs else loss
 
-    def _look_at(self, model, inputs, training: bool) -> None:
+    def _training_loss(self, model: torch.nn.Module, inputs: dict, batch_index: BatchIndex) -> torch.Tensor:
+        self._look_at(model, inputs, after_steps=_LOOK_AGAIN)
+        # w_i / |B|. Ranks' gradients are averaged, so each rank's part is scaled up by their number.
+        share = self.accelerator.num_processes / batch_index["global_samples"]
+        coefficients = self._weight_of[batch_index["entries"]] * share
+        layout = layout_for(model, inputs, batch_index, bool(self._joins))
+        loss, losses, router = batch_loss(
+            model, inputs, batch_index, coefficients, layout, self._head, self._adds_router_loss
+        )
+        self._subset_losses.add(self._column_of[batch_index["entries"]], losses)
+        if router is not None:
+            loss = loss + router * self._router_share()
+        if self._step is not None:
+            self._step.loss = loss.detach()
+        return loss
+
+    def _evaluation_loss(
+        self, model: torch.nn.Module, inputs: dict, batch_index: BatchIndex
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        self._look_at(model, inputs, after_steps=1)
+        weights = self._weight_of[batch_index["entries"]]
+        outputs: dict[str, torch.Tensor] = {}
+        if self.compute_metrics is not None:
+            # LLaMA-Factory's compute_accuracy looks at all logits.
+            outputs["logits"] = model(**inputs).logits
+            losses = mean_losses(outputs["logits"].flatten(0, 1)[batch_index["trained_places"]], batch_index)
+            loss = (weights * losses).mean()
+        else:
+            layout = layout_for(model, inputs, batch_index, bool(self._joins))
+            loss, losses, _ = batch_loss(model, inputs, batch_index, weights * (1 / len(weights)), layout, self._head)
+        self._evaluated.append((weights * losses).detach())
+        return loss, outputs
+
+    def _look_at(self, model: torch.nn.Module, inputs: dict, after_steps: int) -> None:
         """Decides once how the model is computed; looks again whether joined samples leak, once weights have moved.
 
         All ranks are here at the same time. UserError: they leak, or the model cannot be weighted.
         """
         if self._joins is None:
             self._joins, self._head = may_join(model), find_head(model, inputs)
-            self._router = self._trains_weighted and adds_router_loss(model)
-        later = self.state.global_step >= _LOOK_AGAIN if training else self.state.global_step > 0
-        if self._joins and later and not self._looked_again:
+            self._adds_router_loss = self._trains_weighted and adds_router_loss(model)
+        if self._joins and not self._looked_again and self.state.global_step >= after_steps:
             self._looked_again = True
             check_joined(model)
 
     def _router_share(self) -> float:
-        """What transformers' Trainer does to the router loss of a micro-batch, together with the rest of its loss.
+        """What transformers' Trainer (4.57) does to the router loss of a micro-batch, with the rest of its loss.
 
         A model whose loss is a sum over the tokens of a step: times the ranks, whose gradients are averaged, so router
-        losses of all micro-batches and ranks are added up. Other models: the mean of them.
+        losses of all micro-batches and ranks are added up (its issue 48690). Other models: the mean of them.
         """
         if not self._stock_accepts_loss_kwargs:
             return 1 / self.current_gradient_accumulation_steps
         return self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
 
+    # --- 5: the check
+
+    def training_step(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Raises UserError: a sample is lost, or the loss is scaled, between the data loader and the step."""
+        if not self._trains_weighted:
+            return super().training_step(model, inputs, *args, **kwargs)
+        batch_index: BatchIndex = inputs[KEY]
+        if self._step is None or "global_samples" not in batch_index:
+            raise patched("the samples of a step are not counted")
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if not self._is_checked:
+            self._is_checked = self._step.check(batch_index["counted"], loss, self.accelerator)
+        return loss
+
     # --- evaluation
 
     def evaluation_loop(
-        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
-    ):
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
         """`<prefix>_loss` is the mean of w_i l_i over the data set's rows, each once.
 
-        The stock loop takes the mean of the batches' losses: a last, shorter batch would count too much, and so would
-        the rows that fill up the last ranks.
+        The stock loop takes the mean of the batches' losses (transformers 4.57, its issue 39241): a last, shorter batch
+        would count too much, and so would the rows that fill up the last ranks.
         """
         self._evaluated.clear()
         output = super().evaluation_loop(
@@ -236,61 +274,26 @@ class SubsetWeighting:
 
     def _mean_of_evaluated(self, rows: int) -> float:
         """The rows were dealt out batch by batch, and in each to the ranks in turn; behind the last they repeat."""
-        here = torch.nn.utils.rnn.pad_sequence(self._evaluated, batch_first=True)
-        lengths = torch.tensor([len(batch) for batch in self._evaluated], device=here.device)
-        present = torch.arange(here.shape[1], device=here.device) < lengths[:, None]
-        pair = torch.stack([here, present], dim=-1).to(self._logged.dtype)  # (batches, width, 2)
+        # 1. This rank's losses, and where one is present, [batches, width, 2].
+        losses = torch.nn.utils.rnn.pad_sequence(self._evaluated, batch_first=True)
+        lengths = torch.tensor([len(batch) for batch in self._evaluated], device=losses.device)
+        is_present = torch.arange(losses.shape[1], device=losses.device) < lengths[:, None]
+        pairs = torch.stack([losses, is_present], dim=-1).to(self._exact)
+        # 2. Those of all ranks, [ranks, batches, width, 2].
         for dim in (0, 1):
-            pair = self.accelerator.pad_across_processes(pair, dim=dim)
-        pair = self.accelerator.gather(pair[None])  # (ranks, batches, width, 2)
-        pair = pair.transpose(0, 1).reshape(-1, 2)
-        losses = pair[pair[:, 1] > 0, 0][:rows]
-        return losses.mean().item()
+            pairs = self.accelerator.pad_across_processes(pairs, dim=dim)
+        pairs = self.accelerator.gather(pairs[None])
+        # 3. In the order of the data set: its rows come first, the repeated ones behind them.
+        pairs = pairs.transpose(0, 1).reshape(-1, 2)
+        return pairs[pairs[:, 1] > 0, 0][:rows].mean().item()
 
-    # --- the logs
+    # --- 6: the logs
 
-    def _log_losses(self, places, losses):
-        self._logged[0].index_add_(0, places, losses.detach().to(self._logged))
-        self._logged[1].index_add_(0, places, torch.ones_like(losses).to(self._logged))
-
-    def log(self, logs, *args, **kwargs):
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the mean loss of each subset's samples since the last log, over all ranks."""
         if "loss" in logs:
-            sums = self.accelerator.reduce(self._logged.clone(), reduction="sum")[:, :-1].T.tolist()
-            self._logged.zero_()
-            for subset, (total, samples) in zip(self._subsets, sums, strict=True):
-                if samples:
-                    step = self.subset_logs.setdefault(self.state.global_step, {})
-                    step[f"loss_{subset}"] = logs[f"loss_{subset}"] = total / samples
-                    step[f"samples_{subset}"] = int(samples)
+            for subset, (loss, samples) in self._subset_losses.collect(self.accelerator).items():
+                logs[f"loss_{subset}"] = loss
+                of_step = self.subset_logs.setdefault(self.state.global_step, {})
+                of_step |= {f"loss_{subset}": loss, f"samples_{subset}": samples}
         super().log(logs, *args, **kwargs)
-
-
-_LOOK_AGAIN = 10  # steps
-_BETWEEN = (
-    "{}: something replaces what this trainer computes with (Unsloth, or another patch of transformers' Trainer);"
-    " take it out (use_unsloth: false), or train unweighted with SDRRL_FACTORY_DISABLE=1"
-)
-
-
-def _check_ranks(accelerator) -> None:
-    """Every rank takes rows of its own: raises UserError where some share theirs, or one hands them out."""
-    parallel = getattr(accelerator, "parallelism_config", None)
-    if parallel is not None and getattr(parallel, "non_data_parallel_size", 1) > 1:
-        raise UserError(
-            "tensor, context and sequence parallelism cannot be weighted by subset; divide the model with DeepSpeed"
-            " ZeRO-3, or train unweighted with SDRRL_FACTORY_DISABLE=1"
-        )
-    if accelerator.dispatch_batches:
-        raise UserError("accelerator_config: dispatch_batches: true cannot be weighted by subset; take it out")
-
-
-def _with_subset_losses(write, trainer):
-    """LLaMA-Factory writes a fixed set of keys to trainer_log.jsonl; put the subsets' losses and samples beside it."""
-
-    def write_log(output_dir, logs):
-        if "loss" in logs:
-            logs = logs | trainer.subset_logs.get(logs["current_steps"], {})
-        write(output_dir, logs)
-
-    return write_log

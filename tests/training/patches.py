@@ -17,10 +17,10 @@ def count_tokens() -> None:
 
 def count_tokens_in_ours() -> None:
     """The same, put over this project's own method."""
-    from sdrrl_factory.training.trainer import SubsetWeighting
+    from sdrrl_factory.training.trainer import WeightedTrainerMixin
 
     count_tokens()
-    SubsetWeighting.get_batch_samples = Trainer.get_batch_samples
+    WeightedTrainerMixin.get_batch_samples = Trainer.get_batch_samples
 
 
 def divide_the_loss() -> None:

@@ -8,10 +8,13 @@ from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.training.collator import describe
+from sdrrl_factory.training.collator import index_batch
 from sdrrl_factory.training.head import find_head
-from sdrrl_factory.training.layout import check_model, find_obstacle, layout_for, may_join
+from sdrrl_factory.training.layout import layout_for
+from sdrrl_factory.training.limits import check_model
 from sdrrl_factory.training.loss import batch_loss
+from sdrrl_factory.training.obstacles import find_obstacle
+from sdrrl_factory.training.trial import may_join
 from tests.conftest import ROOT
 from tests.training.tiny_models import VOCABULARY, build
 
@@ -156,7 +159,7 @@ def test_each_sample_is_computed_as_if_alone(cell, noise):
     check_model(model)
     model.config.get_text_config().use_cache = False  # as LLaMA-Factory sets it
     inputs, labels = draw_batch(seed)
-    batch = describe(labels, inputs["attention_mask"])
+    batch = index_batch(labels, inputs["attention_mask"])
 
     joins = may_join(model)
     # The trial is the second check: what the parts let pass never needs it.

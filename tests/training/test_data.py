@@ -2,16 +2,18 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 from llamafactory.data.processor.processor_utils import greedy_knapsack
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.training import data
 from sdrrl_factory.training.blocks import Block
-from sdrrl_factory.training.collator import ENTRY, LENGTHS, _samples
-from sdrrl_factory.training.data import Sets, apportion, describe_sets, entries_of, pack, rows_to_train, split
+from sdrrl_factory.training.packing import ENTRY, LENGTHS, pack, unpack
+from sdrrl_factory.training.rows import apportion, count_entries, rows_to_train, split
+from sdrrl_factory.training.sets import Sets, describe_sets
+from sdrrl_factory.training.tokenized import NOTE, load_sets, save_sets
 from sdrrl_factory.training.weights import Entry
 
 
@@ -34,7 +36,7 @@ def test_rows_without_a_token_to_train_on_are_found():
 
 def test_entries_count_the_rows_of_each_set():
     blocks = {"a": Block("LL", 2.0), "b": None, "c": Block("TT")}
-    found = entries_of(blocks, rows(3, 4, 3), first=3)
+    found = count_entries(blocks, rows(3, 4, 3), first=3)
     assert found == [Entry("a", "LL", 2.0, 2), Entry("b", "other", 1.0, 1), Entry("c", "TT", 1.0, 0)]
 
 
@@ -101,7 +103,7 @@ def test_a_pack_is_taken_apart_again():
     single = [{"input_ids": [n] * n, "attention_mask": [1] * n, "labels": [n] * n, ENTRY: n} for n in (5, 3, 4, 2, 8)]
     packs = pack(Dataset.from_list([row | {"images": None} for row in single]), 8, greedy_knapsack, seed=1)
     assert all(len(p["input_ids"]) == sum(p[LENGTHS]) <= 8 for p in packs) and len(packs) == 3
-    found = [sample for p in packs for sample in _samples(p)]
+    found = [sample for p in packs for sample in unpack(p)]
     assert sorted(found, key=lambda s: s[ENTRY]) == sorted(single, key=lambda s: s[ENTRY])
 
 
@@ -111,7 +113,7 @@ def test_a_sample_longer_than_a_pack_stops():
 
 
 def test_packing_refuses_images():
-    with pytest.raises(UserError, match="packing cannot be weighted where a set has images"):
+    with pytest.raises(UserError, match="packing: true cannot be weighted where a set has images"):
         pack(rows(0).add_column("images", [["a.png"]]), 8, greedy_knapsack, seed=None)
 
 
@@ -129,9 +131,14 @@ def sets():
     )
 
 
+def load(folder) -> Sets:
+    """Kept sets, where dataset_info.json is not: they have the blocks they were kept with."""
+    return load_sets(SimpleNamespace(tokenized_path=str(folder), dataset_dir=str(folder / "none")), do_train=True)
+
+
 def test_kept_sets_come_back_as_they_were(sets, tmp_path):
-    sets.save(str(tmp_path / "kept"))
-    again = Sets.load(str(tmp_path / "kept"))
+    save_sets(sets, str(tmp_path / "kept"))
+    again = load(tmp_path / "kept")
     assert {name: part.to_list() for name, part in again.rows.items()} == {n: p.to_list() for n, p in sets.rows.items()}
     assert (again.train, again.evaluation, again.each, again.pack_to) == (sets.train, sets.evaluation, False, 8)
     assert describe_sets(again) == describe_sets(sets)
@@ -139,7 +146,7 @@ def test_kept_sets_come_back_as_they_were(sets, tmp_path):
 
 def test_kept_sets_are_rows_of_llamafactory(sets, tmp_path):
     """With the plugin off it hands every column to the model."""
-    sets.save(str(tmp_path / "kept"))
+    save_sets(sets, str(tmp_path / "kept"))
     plain = load_from_disk(str(tmp_path / "kept"))
     assert isinstance(plain, DatasetDict) and set(plain) == {"train", "validation"}
     assert all(part.column_names == ["input_ids", "attention_mask", "labels"] for part in plain.values())
@@ -150,23 +157,23 @@ def test_kept_sets_are_rows_of_llamafactory(sets, tmp_path):
     ["{", "[]", '{"train": 3}', '{"train": [], "evaluation": [], "each": false}'],  # the last one: of version 0.9
 )
 def test_a_note_that_cannot_be_read_stops(broken, sets, tmp_path):
-    sets.save(str(tmp_path / "kept"))
-    (tmp_path / "kept" / data.NOTE).write_text(broken)
+    save_sets(sets, str(tmp_path / "kept"))
+    (tmp_path / "kept" / NOTE).write_text(broken)
     with pytest.raises(UserError, match="kept cannot be read, or an older sdrrl-factory wrote it; remove it"):
-        Sets.load(str(tmp_path / "kept"))
+        load(tmp_path / "kept")
 
 
 def test_rows_and_entries_that_do_not_match_stop(sets, tmp_path):
-    sets.save(str(tmp_path / "kept"))
+    save_sets(sets, str(tmp_path / "kept"))
     DatasetDict({"train": rows(0).select_columns(ENTRY)}).save_to_disk(str(tmp_path / "kept/sdrrl"))
     with pytest.raises(UserError, match="cannot be read"):
-        Sets.load(str(tmp_path / "kept"))
+        load(tmp_path / "kept")
 
 
 def test_a_folder_that_cannot_be_written_stops(sets, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        sets.save(str(tmp_path / "file/kept"))
+        save_sets(sets, str(tmp_path / "file/kept"))
 
 
 def test_todays_blocks_are_taken(sets):

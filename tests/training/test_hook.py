@@ -1,5 +1,6 @@
 """What the plugin puts into LLaMA-Factory's workflows, and when it leaves them alone, without starting a training."""
 
+import ast
 import inspect
 import json
 import subprocess
@@ -8,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sdrrl_factory.training import autoload, hook
+from sdrrl_factory.training import autoload, guard, hook
+from tests.conftest import ROOT
 from tests.training.workflow import BLOCK, MODEL, arguments, workflow
 
 PLAIN = {"plain": {"file_name": "x.jsonl"}}
@@ -119,7 +121,7 @@ def test_an_untested_version_with_all_names_is_said_and_used(tmp_path, monkeypat
     ],
 )
 def test_every_way_to_train_has_its_part_of_the_plugin(name, part):
-    assert autoload._part_for(name) == part
+    assert autoload.part_for(name) == part
 
 
 @pytest.mark.parametrize("name", ["a", "plain"])
@@ -142,7 +144,7 @@ def test_megatron_bridge_of_the_development_head_stops(tmp_path, capsys):
     code += "def run_pt(model_args, data_args, training_args, finetuning_args, mb_args, callbacks=None): return 'pt'\n"
     module = type(sys)("llamafactory.train.megatron_bridge.workflow")
     exec(code, vars(module))
-    hook.guard(module)
+    guard.guard(module)
     line = stopped(capsys, module.run_sft, MODEL, *arguments(tmp_path, BLOCK), None, None)
     assert "train.megatron_bridge cannot weight by subset" in line and "USE_MEGATRON_BRIDGE" in line
     assert module.run_sft(MODEL, *arguments(tmp_path, PLAIN), None, None) == "sft"
@@ -169,7 +171,7 @@ def test_another_stage_goes_on_and_says_once_that_it_is_not_weighted(stage, tmp_
 def test_a_mistake_in_a_block_is_no_matter_for_another_stage(tmp_path, capsys):
     module = type(sys)("llamafactory.train.dpo.workflow")
     exec("def run_dpo(*args): return 'done'", vars(module))
-    hook.guard(module)
+    guard.guard(module)
     info = {"a": {"file_name": "x", "sdrrl": {"wieght": 1}}, "b": None, "c": "x"}
     assert module.run_dpo(MODEL, *arguments(tmp_path, info)) == "done"
     assert "the sdrrl blocks of a are not used" in capsys.readouterr().out
@@ -191,6 +193,26 @@ def test_version_1_stops_or_says_it(trainer, tmp_path, capsys):
     else:
         assert len(module.DataEngine(str(listed))) == 1
         assert "is not weighted by subset" in capsys.readouterr().out
+
+
+# --- where LLaMA-Factory is touched
+
+
+def imports_of(node: ast.AST, library: str) -> list[str]:
+    """The modules of a library that code imports when it runs: not those for the type checker alone."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return [name for child in node.orelse for name in imports_of(child, library)]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        return [name for name in names if name.split(".")[0] == library]
+    return [name for child in ast.iter_child_nodes(node) for name in imports_of(child, library)]
+
+
+def test_only_reading_calls_llamafactory():
+    """The others get what is LLaMA-Factory's from its own call of run_sft."""
+    files = (ROOT / "sdrrl_factory/training").glob("*.py")
+    calling = [file.name for file in files if imports_of(ast.parse(file.read_text()), "llamafactory")]
+    assert calling == ["reading.py"]
 
 
 # --- the .pth

@@ -7,8 +7,11 @@ from transformers import AutoModelForCausalLM
 from transformers.trainer_utils import neftune_post_forward_hook
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.training.collator import describe
-from sdrrl_factory.training.layout import check_joined, check_model, find_obstacle, layout_for, may_join
+from sdrrl_factory.training.collator import index_batch
+from sdrrl_factory.training.layout import layout_for
+from sdrrl_factory.training.limits import check_model
+from sdrrl_factory.training.obstacles import find_obstacle
+from sdrrl_factory.training.trial import check_joined, may_join
 from tests.training.commands import write_recipe
 
 
@@ -22,7 +25,7 @@ def batch():
         labels[row, :prompt] = -100
         labels[row, end:] = -100
     inputs = {"input_ids": ids, "attention_mask": mask}
-    return inputs, describe(labels, mask)
+    return inputs, index_batch(labels, mask)
 
 
 @pytest.fixture
@@ -31,11 +34,11 @@ def model(tiny):
 
 
 def test_only_a_plain_batch_is_joined(model, batch):
-    inputs, described = batch
-    assert (described["tokens"], described["first"]) == (38, 1)
-    assert layout_for(model, inputs, described, True) == "flat"
-    assert layout_for(model, inputs, described, False) == "tail"
-    assert layout_for(model, inputs | {"position_ids": None}, described, True) == "tail"
+    inputs, batch_index = batch
+    assert (batch_index["tokens"], batch_index["first_trained"]) == (38, 1)
+    assert layout_for(model, inputs, batch_index, True) == "flat"
+    assert layout_for(model, inputs, batch_index, False) == "tail"
+    assert layout_for(model, inputs | {"position_ids": None}, batch_index, True) == "tail"
 
 
 # --- the parts of a model
@@ -189,13 +192,13 @@ def test_encoder_decoders_are_refused(name):
 
 def test_noise_is_that_of_a_padded_batch(model, batch):
     """Its size falls with the root of the row's length: alpha / sqrt(3 L d) is its standard deviation."""
-    inputs, described = batch
+    inputs, batch_index = batch
     embedding = model.get_input_embeddings()
     embedding.neftune_noise_alpha = 5.0
-    assert layout_for(model, inputs, described, True) == "tail"
-    assert layout_for(model.eval(), inputs, described, True) == "flat"  # no noise in evaluation
+    assert layout_for(model, inputs, batch_index, True) == "tail"
+    assert layout_for(model.eval(), inputs, batch_index, True) == "flat"  # no noise in evaluation
     del embedding.neftune_noise_alpha
-    assert layout_for(model.train(), inputs, described, True) == "flat"
+    assert layout_for(model.train(), inputs, batch_index, True) == "flat"
 
 
 @pytest.mark.slow

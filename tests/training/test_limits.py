@@ -33,7 +33,7 @@ def test_a_router_loss_without_a_gradient_stops(keys, tmp_path):
     if keys:
         refuse(model, *arguments(tmp_path, BLOCK))
         return
-    with pytest.raises(UserError, match="moe_aux_loss_coef trains nothing under reentrant gradient checkpointing"):
+    with pytest.raises(UserError, match="moe_aux_loss_coef: 0.1 trains nothing under reentrant gradient checkpointing"):
         refuse(model, *arguments(tmp_path, BLOCK))
 
 

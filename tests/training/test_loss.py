@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
-from sdrrl_factory.training import head as heads
-from sdrrl_factory.training.collator import describe
+from sdrrl_factory.training import chunks as chunked_loss
+from sdrrl_factory.training import cross_entropy
+from sdrrl_factory.training.collator import index_batch
+from sdrrl_factory.training.cross_entropy import token_losses
 from sdrrl_factory.training.head import Head, find_head
-from sdrrl_factory.training.loss import _TokenLosses, batch_loss, token_losses
+from sdrrl_factory.training.loss import batch_loss
 from tests.training.models import VOCABULARY, build, check_gradients, padded_batch
 
 COEFFICIENT = torch.tensor([0.3, 2.0, 1.0, 0.0])
@@ -33,8 +35,8 @@ def batch():
 @pytest.fixture
 def chunks(monkeypatch):
     """Chunks of three rows of 320 numbers in float32, parts of two: the last ones are shorter."""
-    monkeypatch.setattr(heads, "CHUNK_BYTES", 3 * VOCABULARY * 4)
-    monkeypatch.setattr(heads, "PART_BYTES", 2 * VOCABULARY * 4)
+    monkeypatch.setattr(chunked_loss, "CHUNK_BYTES", 3 * VOCABULARY * 4)
+    monkeypatch.setattr(cross_entropy, "PART_BYTES", 2 * VOCABULARY * 4)
 
 
 def alone(model, inputs, labels) -> list[torch.Tensor]:
@@ -50,7 +52,7 @@ def check(model, inputs, labels, layout, head, bound=1e-5, router=False):
     """Losses and every gradient against float64; models are compared with what they return themselves."""
     exact = copy.deepcopy(model).double()
     loss = batch_loss(
-        model, dict(inputs), describe(labels, inputs["attention_mask"]), COEFFICIENT, layout, head, router
+        model, dict(inputs), index_batch(labels, inputs["attention_mask"]), COEFFICIENT, layout, head, router
     )
     want = alone(exact, inputs, labels)
     assert loss.samples.tolist() == pytest.approx([w.item() for w in want], rel=bound)
@@ -97,7 +99,7 @@ def test_a_sample_without_a_trained_token_counts_zero(chunked, tiny, batch):
         labels[untrained] = -100
         for layout in ("full", "tail", "flat"):
             model.zero_grad()
-            found = describe(labels, inputs["attention_mask"])
+            found = index_batch(labels, inputs["attention_mask"])
             loss = batch_loss(model, dict(inputs), found, torch.ones(4), layout, head)
             assert (loss.samples[untrained] == 0).all() and torch.isfinite(loss.samples).all()
             loss.total.backward()
@@ -107,7 +109,7 @@ def test_a_sample_without_a_trained_token_counts_zero(chunked, tiny, batch):
 
 @pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)])
 def test_token_losses_and_their_gradient(dtype, bound, monkeypatch):
-    monkeypatch.setattr(_TokenLosses, "CHUNK", 3 * 50)  # several parts, the last a shorter one
+    monkeypatch.setattr(cross_entropy, "PART_BYTES", 3 * 50 * 4)  # several parts, the last a shorter one
     torch.manual_seed(2)
     source = torch.randn(7, 50).to(dtype).requires_grad_()
     target, scale = torch.randint(0, 50, (7,)), torch.rand(7)
@@ -143,11 +145,11 @@ def test_the_logits_of_all_trained_tokens_are_never_made(chunked, batch, chunks)
     model.lm_head.requires_grad_(False)
     model.model.embed_tokens.requires_grad_(False)
     head = find_head(model, inputs) if chunked else None
-    found = describe(labels, inputs["attention_mask"])
+    found = index_batch(labels, inputs["attention_mask"])
     with Largest() as largest:
         loss = batch_loss(model, dict(inputs), found, COEFFICIENT, "flat", head)
         loss.total.backward()
-    trained = len(found["target"])
+    trained = len(found["targets"])
     assert trained > 15
     # A chunk is three rows; the weight itself is eight.
     assert largest.numbers <= 8 * VOCABULARY if chunked else largest.numbers >= trained * VOCABULARY
@@ -162,7 +164,7 @@ def test_bfloat16(name, kept, batch, chunks):
     if kept == "bfloat16 weights":
         model = model.bfloat16()
         exact.load_state_dict(model.state_dict())
-    found = describe(labels, inputs["attention_mask"])
+    found = index_batch(labels, inputs["attention_mask"])
     total = sum(c * w for c, w in zip(COEFFICIENT.double(), alone(exact, inputs, labels), strict=True))
     total.backward()
     off = {}

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.training.collator import describe
+from sdrrl_factory.training.collator import index_batch
 from sdrrl_factory.training.head import find_head
-from sdrrl_factory.training.layout import may_join
 from sdrrl_factory.training.loss import batch_loss
 from sdrrl_factory.training.router import adds_router_loss
+from sdrrl_factory.training.trial import may_join
 from tests.training.commands import write_recipe
 from tests.training.models import VOCABULARY, build, check_gradients, padded_batch
 from tests.training.test_equation6 import zero
@@ -102,7 +102,7 @@ def test_the_router_loss_is_the_models_own(name, chunked, batch):
     assert bool(head) == chunked
     for layout in ("tail", "flat") if may_join(model) else ("tail",):
         model.zero_grad()
-        found = describe(labels, inputs["attention_mask"])
+        found = index_batch(labels, inputs["attention_mask"])
         loss = batch_loss(model, dict(inputs), found, COEFFICIENT, layout, head, router=True)
         assert loss.router.item() == pytest.approx(router.item(), rel=1e-5)
         if name != "JetMoe":
@@ -124,7 +124,7 @@ def test_a_router_loss_made_in_another_way_is_refused(batch):
     forward = model.forward
     model.forward = lambda labels=None, **inputs: forward(**inputs)
     with pytest.raises(UserError, match="MixtralForCausalLM cannot be trained with a subset-weighted loss"):
-        batch_loss(model, dict(inputs), describe(labels, inputs["attention_mask"]), COEFFICIENT, "tail", router=True)
+        batch_loss(model, dict(inputs), index_batch(labels, inputs["attention_mask"]), COEFFICIENT, "tail", router=True)
     assert "_loss_function" not in vars(model)
 
 

@@ -134,7 +134,7 @@ WRONG = {
     "an evaluation set": ({"a": GOOD, "b": ""}, {"dataset": "a", "eval_dataset": "b"}, "b: {}/b.jsonl is empty"),
     "too much held out": ({"a": GOOD, "b": GOOD}, {"val_size": 7}, "val_size: 7 of 8 rows in 2 sets"),
     "a mix of tomorrow": ({"a": GOOD, "b": GOOD}, {"mix_strategy": "interleave_all"}, "mix_strategy: interleave_all"),
-    "a tokenized_path that is a file": ({"a": GOOD}, {"tokenized_path": "r.yaml"}, "tokenized_path r.yaml is a file"),
+    "a tokenized_path that is a file": ({"a": GOOD}, {"tokenized_path": "r.yaml"}, "tokenized_path: r.yaml is a file"),
 }
 
 
