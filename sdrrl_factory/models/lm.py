@@ -84,7 +84,6 @@ class LM:
         max_new_tokens: int,
         batch_size: int,
         temperature: float = 0.0,
-        seed: int = 0,
         progress: Callable[[int], None] = lambda count: None,
         seeds: Sequence[int] | None = None,
         systems: Sequence[str] | None = None,
@@ -94,10 +93,10 @@ class LM:
         Batches are sorted by length (less padding), padded on the left, let go of answers that have ended, and halve
         themselves, for good, when memory runs out. With a temperature an answer depends on its prompt and its one of
         `seeds` alone, whatever stands in the batch beside it (but for the rounding of sums); without `seeds` they are
-        counted up from `seed`.
+        0, 1, 2, ...
         """
         prompts = [self.encode(u, s) for u, s in zip(users, systems or [""] * len(users), strict=True)]
-        seeds = range(seed, seed + len(prompts)) if seeds is None else seeds
+        seeds = range(len(prompts)) if seeds is None else seeds
 
         def answer(batch: list[int]) -> list[Generation]:
             noise = Gumbel(temperature, [seeds[i] for i in batch]) if temperature > 0 else None
