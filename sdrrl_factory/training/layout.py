@@ -1,16 +1,14 @@
 """The cheapest exact layout of a batch.
 
-Three samples of 5, 3 and 4 tokens; the model computes every place of a row that it is given, and logits where `#`:
+Three samples (p: prompt, a: answer), and the positions of each layout that the model computes; `#`: with its logits.
 
-    "full"   . . # # # .     padded, all logits (a model that cannot leave any out)
-             . # # . . .
-             . . . # . .
+    the batch   p p p a a .     "full"   # # # # # #     "tail"   . # # # # #     "flat"   . . # # . . # . . . # .
+                p p a . . .              # # # # # #              . # # # # #
+                p p p a . .              # # # # # #              . # # # # #
 
-    "tail"   . # # # . .     padded, logits from the first position on that predicts a trained token in any row
-             # # . . . .
-             . . # . . .
-
-    "flat"   . # # # . # # . . . # .     one row without padding; positions start anew, see collator.py
+    full   padded, all logits: of a model that cannot leave any out
+    tail   padded, logits from the first position on that predicts a trained token in any row
+    flat   one row without padding, whose positions start anew with each sample (collator.py)
 
 Joined in one row, samples save time and memory. But only a model whose every layer is an attention under a mask made
 from the positions keeps them apart: obstacles.py reads that from the model's parts, trial.py shows it on its weights.

@@ -1,6 +1,6 @@
 """Equation 6 as weights of single samples.
 
-The paper minimises (equation 6, section 3.2.4), with U = {LL, TL, LT, TT, mt, comp},
+The paper minimises (equation 6, section 3.2.5), with U = {LL, TL, LT, TT, mt, comp},
 
     L  =  sum over d in U of  1/|D_d| * sum over the samples of D_d of  l_CE
 
