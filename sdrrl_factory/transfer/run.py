@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.transfer import card, inputs, pipeline, report
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.register import DataSets
@@ -38,7 +38,8 @@ def prepare(config: PrepareConfig) -> list[str]:
     common.root.mkdir(parents=True, exist_ok=True)
     reading = _Reading(config)
     with FileLock(common.root / ".lock"):
-        shards = common.write_shards(reading, config.shard_size)
+        with under("instructions"):
+            shards = common.write_shards(reading, config.shard_size)
         for line in reading.formats:
             print(f"reading   {line}", flush=True)
         shards = run_stages(pipeline.synthesis(config, models), common, shards)
