@@ -20,26 +20,28 @@ class Assemble(Stage):
     seed: int
 
     def __call__(self, batch: Batch, tool: None = None) -> Batch:
-        sets = sets_of(self.systems)
-        rows = [{row.name: self._rows(row, record) for row in sets if row.forms} for record in rows_of(batch)]
+        subsets = [subset for subset in sets_of(self.systems) if not subset.is_natural]
+        rows = [{subset.name: self._rows(subset, record) for subset in subsets} for record in rows_of(batch)]
         return {**batch, "rows": rows}
 
-    def _rows(self, row: Set, record: dict) -> list[dict]:
-        good = [form for form in row.forms if all(record[f"{side}_ok"] for side in form.needs)]
-        return [self._row(row, form, record) for form in good]
+    def _rows(self, subset: Set, record: dict) -> list[dict]:
+        good = [form for form in subset.forms if all(record[f"{side}_ok"] for side in form.needs)]
+        return [self._row(subset, form, record) for form in good]
 
-    def _row(self, row: Set, form: Form, record: dict) -> dict:
+    def _row(self, subset: Set, form: Form, record: dict) -> dict:
         codes = {"source": self.source, "target": self.target}
-        asked, answered = (codes[language] for language in form.languages)
-        instruction, given = (record[column] for column in form.question_columns)
-        answer_language = self.answer_language if row.wish == "recipe" else row.wish
-        request = wish(asked, answered, answer_language, rng(self.seed, record["id"], f"wish {row.name}"))
+        asked_in, answered_in = (codes[language] for language in form.languages)
+        instruction_column, input_column = form.question_columns
+        # As the paper prints them, TL and TT ask the same in one language and are answered in two: the wish tells which.
+        answer_language = self.answer_language if subset.wish == "recipe" else subset.wish
+        draw = rng(self.seed, record["id"], f"wish {subset.name}")
+        request = wish(asked_in, answered_in, answer_language, draw)
         return {
             "id": record["id"],
-            "subset": row.name,
+            "subset": subset.name,
             "system": record["system"],
-            "instruction": joined(instruction, request, asked),
-            "input": given,
+            "instruction": joined(record[instruction_column], request, asked_in),
+            "input": record[input_column],
             "output": record[form.answer_column],
             "source_lang": self.source,
             "target_lang": self.target,

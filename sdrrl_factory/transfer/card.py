@@ -149,11 +149,10 @@ def _example(summary: Summary) -> tuple[str, dict]:
     """(set, one of its rows): of the first example that has any, TT's if it can be; ("", {}) where there is none."""
     for _, rows in summary.examples.items:
         for subset in ("TT", *rows):
-            found = rows.get(subset)
-            row = found[0] if isinstance(found, list) and found else found
-            if row:
+            lines = rows.get(subset)
+            if lines:
                 # An empty system prompt is no part of the row as training reads it.
-                return subset, {key: value for key, value in row.items() if value or key != "system"}
+                return subset, {key: value for key, value in lines[0].items() if value or key != "system"}
     return "", {}
 
 

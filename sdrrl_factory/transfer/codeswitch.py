@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from sdrrl_factory import text as _text
 from sdrrl_factory.errors import under
@@ -17,8 +17,13 @@ from sdrrl_factory.words import Spans, joins, segmenter
 # One line of plain prose: nothing to keep in it, which most questions need not be searched for.
 _PROSE = re.compile(r"(?:[^\W_]|[ ,;!?'’\"“”]|[.:](?= |$))*")
 
-# A text with the number of its words, and the (start, end, translations) of those the dictionary knows.
-Known = tuple[str, int, list[tuple[int, int, list[str]]]]
+
+class Lookup(NamedTuple):
+    """A text looked up in a dictionary: how many words it has, and (start, end, translations) of those in it."""
+
+    text: str
+    words: int
+    entries: list[tuple[int, int, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class Switch(Stage):
             out[f"input_{name.lower()}_cs"] = []
         for i, record_id in enumerate(batch["id"]):
             # The sets differ in their draws only: each text is searched once.
-            words = {
-                column: _known(batch[column][i], dictionary, segment)
+            lookups = {
+                column: _look_up(batch[column][i], dictionary, segment)
                 for suffix, dictionary, segment in (("", self.forward, in_source), ("_mt", self.backward, in_target))
                 for column in (f"instruction{suffix}", f"input{suffix}")
             }
@@ -64,26 +69,26 @@ class Switch(Stage):
                 suffix, code = ("", self.source) if question == "x" else ("_mt", self.target)
                 counts[name] = [0, 0, 0]
                 for part in ("instruction", "input"):
-                    known = words[f"{part}{suffix}"]
-                    text, switched = _switched(known, self.probability, random, LANGUAGES[code].spaced)
+                    lookup = lookups[f"{part}{suffix}"]
+                    text, switched = _switch(lookup, self.probability, random, LANGUAGES[code].spaced)
                     out[f"{part}_{name.lower()}_cs"].append(text)
-                    if known:
-                        more = (known[1], len(known[2]), switched)
+                    if lookup:
+                        more = (lookup.words, len(lookup.entries), switched)
                         counts[name] = [count + new for count, new in zip(counts[name], more, strict=True)]
             out["switch_counts"].append(counts)
         return out
 
 
-def _known(text: str | None, dictionary: Dictionary, segment: Callable[[str], Spans]) -> Known | None:
+def _look_up(text: str | None, dictionary: Dictionary, segment: Callable[[str], Spans]) -> Lookup | None:
     if text is None:
         return None
     words = segment(text) if _PROSE.fullmatch(text) else _free(text, segment)
-    known = []
+    entries = []
     for start, end in words:
         translations = dictionary.get(text[start:end].lower())
         if translations:
-            known.append((start, end, translations))
-    return text, len(words), known
+            entries.append((start, end, translations))
+    return Lookup(text, len(words), entries)
 
 
 def _free(text: str, segment: Callable[[str], Spans]) -> Spans:
@@ -99,16 +104,17 @@ def _free(text: str, segment: Callable[[str], Spans]) -> Spans:
     return out
 
 
-def _switched(known: Known | None, probability: float, random: Random, spaced: bool) -> tuple[str | None, int]:
-    """The text with each known word replaced with probability p by one of its translations, and how many were."""
-    if known is None:
+def _switch(lookup: Lookup | None, probability: float, random: Random, spaced: bool) -> tuple[str | None, int]:
+    """Equation 5: (the text with each word of the dictionary replaced with probability p, how many were)."""
+    if lookup is None:
         return None, 0
-    text, _, words = known
+    text = lookup.text
     parts: list[str] = []
     done = switched = 0
-    for start, end, translations in words:
+    for start, end, translations in lookup.entries:
         if random.random() >= probability:
             continue
+        # Dict(x): one of the word's translations, each as likely, in the case of the word.
         word = _cased(translations[int(random.random() * len(translations))], text[start:end])
         before = text[done:start] or (parts[-1] if parts else "")
         parts.append(text[done:start])

@@ -238,8 +238,7 @@ def _example(summary: Summary, record: dict, rows: dict[str, list[dict]]) -> Exa
     if record.get("response") and record["response"] != record["answer"]:
         boxes.append(_record_box(record, "given up", "", record["response"], langs, kind="gone"))
     # 2. A box for each of its rows, or why there is none. Some sets have several rows a record.
-    for subset, found in rows.items():
-        lines = found if isinstance(found, list) else [found]
+    for subset, lines in rows.items():
         forms = SETS[subset].forms
         for form, row in zip(forms, lines, strict=False):
             q, a = form.languages

@@ -77,7 +77,7 @@ class Summary:
         self.switched: dict[str, list[int]] = {}  # set -> [words, known, switched]
         self.translated: set[str] = set()  # the sides that were translated at all
         self.examples = Lowest(EXAMPLES)  # (record, its rows)
-        self.rejected: dict[tuple[str, str], Lowest] = {}  # (side, why) -> records
+        self.rejected: dict[tuple[str, str], Lowest] = {}  # (side, reason) -> records
         self.natural = {"mt": Lowest(NATURAL_EXAMPLES), "comp": Lowest(NATURAL_EXAMPLES)}
         spaced = LANGUAGES[config.source_lang].spaced, LANGUAGES[target].spaced
         self._by_words = {name: tuple(spaced[is_target] for is_target in _in_target(name)) for name in self.sets}
@@ -92,14 +92,14 @@ class Summary:
         return quality.threshold(self.config.quality)
 
     def add(self, record: dict, rows: dict[str, list[dict]]) -> None:
-        """Count a finished record and the rows it gave (set -> its rows; a row alone serves too)."""
+        """Count a finished record and the rows it gave (set -> its rows)."""
         key = sha256(f"{self.config.seed}\x00{record['id']}")
         self.records += 1
         self.origins[record["answer_origin"]] += 1
         if record.get("response_finish"):
             self.finishes[_bounded(self.finishes, _kind(record["response_finish"]))] += 1
-        for subset, found in rows.items():
-            for row in found if isinstance(found, list) else [found]:
+        for subset, lines in rows.items():
+            for row in lines:
                 self._count(subset, row)
         for subset, counts in (record.get("switch_counts") or {}).items():
             total = self.switched.setdefault(subset, [0, 0, 0])
@@ -134,15 +134,16 @@ class Summary:
 
     def _reject(self, key: str, record: dict) -> None:
         first: dict[str, str] = {}
-        for reason in record["reasons"]:
-            side, _, particulars = reason.partition(": ")
-            why = _bounded(self.reasons[side], _kind(particulars))
-            self.reasons[side][why] += 1
-            self.rejected.setdefault((side, why), Lowest(REJECTED_EXAMPLES)).offer(key, record)
+        for text in record["reasons"]:
+            side, _, particulars = text.partition(": ")
+            reason = _bounded(self.reasons[side], _kind(particulars))
+            self.reasons[side][reason] += 1
+            self.rejected.setdefault((side, reason), Lowest(REJECTED_EXAMPLES)).offer(key, record)
             if side in SIDES:
-                stage = _stage(side, why, record)
-                self.stage_reasons[side, stage][why] += 1
+                stage = _stage(side, reason, record)
+                self.stage_reasons[side, stage][reason] += 1
                 first[side] = min(first.get(side, stage), stage, key=STAGES.index)
+        # A side is lost once, at the earliest stage, however many reasons there are.
         for side, stage in first.items():
             self.lost[side][stage] += 1
 
@@ -154,7 +155,7 @@ class Summary:
             out.append((stage, left, ranked(self.stage_reasons[side, stage])))
         return out
 
-    def why(self, subset: str) -> list[tuple[str, int]]:
+    def rejections(self, subset: str) -> list[tuple[str, int]]:
         """Why records are not in the set, by reason."""
         return ranked(sum((self.reasons[side] for side in SETS[subset].needs), Counter()))
 
@@ -204,7 +205,7 @@ class Summary:
         table.add_column("reasons")
         for subset, count in self.sets.items():
             rejected = "-" if subset in self.natural else str(self.missing(subset))
-            reasons = Text(in_words(self.why(subset)))
+            reasons = Text(in_words(self.rejections(subset)))
             table.add_row(subset, str(count.rows), rejected, " / ".join(self.means(subset)), reasons)
         console = Console()
         if not console.is_terminal:
@@ -234,7 +235,7 @@ def ranked(counts: Counter) -> list[tuple[str, int]]:
 
 def in_words(counts: list[tuple[str, int]]) -> str:
     """The counts on one line."""
-    return ", ".join(f"{n} {why}" for why, n in counts) or "-"
+    return ", ".join(f"{n} {reason}" for reason, n in counts) or "-"
 
 
 def _in_target(name: str) -> tuple[bool, bool]:
@@ -246,21 +247,21 @@ def _in_target(name: str) -> tuple[bool, bool]:
     return "target" in questions, "target" in answers
 
 
-def _kind(why: str) -> str:
+def _kind(reason: str) -> str:
     """The reason without its particulars, which stand after a colon or in brackets."""
-    parts = why.split(": ")
+    parts = reason.split(": ")
     # A server's errors: the part after the colon is the reason.
     return ": ".join(parts[: 1 + (parts[0] == "error")]).partition(" (")[0][:60]
 
 
-def _bounded(counts: Counter, why: str) -> str:
-    return why if why in counts or len(counts) < _MAX_KINDS else "other"
+def _bounded(counts: Counter, reason: str) -> str:
+    return reason if reason in counts or len(counts) < _MAX_KINDS else "other"
 
 
-def _stage(side: str, why: str, record: dict) -> str:
+def _stage(side: str, reason: str, record: dict) -> str:
     if any(record.get(f"{column}_mt") is None for column in SIDES[side]):
         return "translated"
-    return {"low quality": "above tau", "off-target": "on target"}.get(why, "passed the rules")
+    return {"low quality": "above tau", "off-target": "on target"}.get(reason, "passed the rules")
 
 
 def settings(config: PrepareConfig) -> str:

@@ -213,15 +213,6 @@ def test_memory_does_not_grow_with_rows_nor_with_messages():
     assert sum(messages) == 3000
 
 
-def test_a_row_alone_serves_as_a_list_of_one(records, summary):
-    other = Summary(config(), "spa")
-    for record in records:
-        other.add(record, {s: rows[0] if len(rows) == 1 else rows for s, rows in rows_of(record).items()})
-    assert {s: c for s, c in other.sets.items() if s not in ("mt", "comp")} == {
-        s: c for s, c in summary.sets.items() if s not in ("mt", "comp")
-    }
-
-
 def test_the_terminal_ends_with_the_line_to_paste(summary, records, capsys):
     summary.print()
     lines = capsys.readouterr().out.splitlines()
