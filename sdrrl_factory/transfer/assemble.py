@@ -32,7 +32,7 @@ class Assemble(Stage):
         codes = {"source": self.source, "target": self.target}
         asked_in, answered_in = (codes[language] for language in form.languages)
         instruction_column, input_column = form.question_columns
-        # As the paper prints them, TL and TT ask the same in one language and are answered in two: the wish tells which.
+        # As the paper prints them, TL and TT ask the same and are answered in two languages: the wish tells which.
         answer_language = self.answer_language if subset.wish == "recipe" else subset.wish
         draw = rng(self.seed, record["id"], f"wish {subset.name}")
         request = wish(asked_in, answered_in, answer_language, draw)
