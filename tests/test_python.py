@@ -1,6 +1,7 @@
 """The Python interface, as a notebook uses it, on the tiny model."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,20 @@ def test_importing_the_package_imports_nothing_else():
     assert set(done.stdout.split()) <= {"sdrrl_factory", "importlib", "importlib._abc", "typing", "warnings"}
     with pytest.raises(AttributeError, match="no attribute 'prepaer'"):
         sdrrl_factory.prepaer  # noqa: B018
+
+
+def test_the_documentation_runs(folder, capsys):
+    """Block after block, as one reads."""
+    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
+    for block in blocks:
+        exec(block, names)
+    printed = capsys.readouterr().out
+    for comment in re.findall(r"^# (command line: .*)$", blocks[-1], re.MULTILINE):
+        assert comment in printed.splitlines()
+    assert "dataset: sdrrl_spa_ll," in printed and "generator.model | no checkpoint at models/none" in printed
+    assert names["recipe"].locate("translator.backend") in blocks[1]
+    assert {row[0] for row in names["rows"]} == {"base", "trained"}
 
 
 def test_types_are_given_with_the_packages():

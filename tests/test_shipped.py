@@ -102,7 +102,7 @@ def test_train_recipes_are_known_to_llamafactorys_parser(name):
         # What transformers asks of early stopping, under another key's name each.
         assert training.load_best_model_at_end and training.save_steps % training.eval_steps == 0
         assert training.metric_for_best_model == "eval_loss" and not training.greater_is_better and data.val_size
-    with pytest.raises(UserError, match=r"x\.yaml: .*learning_rat'"):
+    with pytest.raises(UserError, match=r"LLaMA-Factory says: .*learning_rat'"):
         parse(recipe | {"learning_rat": 1})
 
 

@@ -132,9 +132,10 @@ def engine(config: PrepareConfig, code: str) -> translate.Engine | None:
     if not sides(config.systems) or config.translator.backend == "none":
         return None
     memory = memory_of(config)
+    forward = translate.engine(config.translator, config.source_lang, code, memory)
     if config.quality.backend == "roundtrip":
         translate.engine(config.translator, code, config.source_lang, memory, back=True)
-    return translate.engine(config.translator, config.source_lang, code, memory)
+    return forward
 
 
 def translator(config: PrepareConfig, code: str) -> str:

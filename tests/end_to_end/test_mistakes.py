@@ -54,6 +54,30 @@ def test_other_commands(arguments, said):
     assert_one_line(command("sdrrl", *arguments, check=False), said)
 
 
+def test_all_mistakes_of_a_recipe_are_told_at_once(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE.read_text().replace("seed: 42", "sede: 42").replace("threshold: 0.4", "threshold: 4"))
+    done = command("sdrrl", "prepare", path, "systems=[sdrl]", check=False)
+    lines = {number: line for number, line in enumerate(path.read_text().splitlines(), 1)}
+    at = {
+        key: number for number, line in lines.items() for key in ("threshold", "sede") if line.strip().startswith(key)
+    }
+    assert done.returncode == 2 and done.stderr.splitlines() == [
+        f"sdrrl: {path}:{at['threshold']}: quality.threshold is 4; it must be at least 0.0 and at most 1.0",
+        f"sdrrl: {path}:{at['sede']}: unknown key sede; did you mean seed?",
+        "sdrrl: command line: systems=[sdrl]: systems.0 is 'sdrl'; it must be sdrrl | sft | tsft | cit | xcot "
+        "(did you mean sdrrl?)",
+    ]
+
+
+def test_a_mistake_that_is_found_later_has_its_line_too(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE.read_text().replace("target_lang: spa", "target_lang: xxx"))
+    done = command("sdrrl", "prepare", path, check=False)
+    number = path.read_text().splitlines().index("target_lang: xxx") + 1
+    assert_one_line(done, [f"sdrrl: {path}:{number}: target_lang: unknown language 'xxx'; known: "])
+
+
 def assert_one_line(done, said):
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 2, done.stderr
