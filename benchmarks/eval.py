@@ -8,7 +8,6 @@ with the torch and transformers of this one; nothing else of the project needs i
 """
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -134,17 +133,15 @@ def letters(rows: list[dict]) -> str:
 
 def evaluate(lm, file: Path, folder: Path) -> list[dict]:
     """The task as `sdrrl eval` runs it, reading included; without its memory, every run computes."""
-    from dataclasses import replace
+    from sdrrl_eval.measure.tasks.belebele import Belebele
+    from sdrrl_factory.memory import Memory
+    from sdrrl_factory.models.remembered import RememberedModel
 
-    from sdrrl_eval.measure.answers import Answers
-    from sdrrl_eval.measure.recipe import TaskConfig
-    from sdrrl_eval.measure.tasks import belebele
-
-    config = TaskConfig(task="belebele", path=str(file), langs=["spa"])
-    [part] = belebele.read(config, "tasks.0")
-    with tempfile.TemporaryDirectory(dir=folder) as memory, contextlib.redirect_stdout(io.StringIO()):
-        answers = Answers(Path(memory), "benchmark", lambda: lm)
-        return belebele.score(replace(part, config=config), [], answers, BATCH, 42)[0]
+    task = Belebele(task="belebele", path=str(file), langs=["spa"])
+    [part] = task.read()
+    with tempfile.TemporaryDirectory(dir=folder) as empty, Memory(Path(empty) / "memory.sqlite") as memory:
+        model = RememberedModel(memory, lm.path, load=lambda: lm)
+        return task.score(part, [], task.likelihoods(part, model, BATCH), 42)[0]
 
 
 def write_questions(file: Path, items: int) -> None:

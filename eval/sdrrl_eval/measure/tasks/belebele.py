@@ -44,7 +44,8 @@ class Belebele(Task):
 
     task: Literal["belebele"]
     path: str
-    """The folder of `spa_Latn.jsonl`, a language each, of `Belebele.zip`; or a file with `{flores}` in its name."""
+    """The folder of `spa_Latn.jsonl`, a file a language (facebookresearch/belebele); or a file with `{flores}` in its
+    name."""
     mode: Literal["likelihood", "generate"] = "likelihood"
     """generate has the model write the letter."""
     shots: int = Field(default=0, ge=0)

@@ -16,7 +16,7 @@ class Flores(Translation):
 
     task: Literal["flores"]  # type: ignore[assignment]  # a translation in all but the name and what it is scored by
     path: str
-    """The folder of `flores200_dataset.tar.gz`, its `devtest` or its `dev`."""
+    """The folder of `flores200_dataset.tar.gz` (facebookresearch/flores), its `devtest` or its `dev`."""
     metrics: list[Metric] = ["bleu", "chrf++"]
     tokenizer: str = "flores200"
     """sacreBLEU's name of BLEU's."""

@@ -26,7 +26,7 @@ class Mkqa(Task):
 
     task: Literal["mkqa"]
     path: str
-    """`mkqa.jsonl.gz`, all languages, of apple/ml-mkqa; or the file unpacked."""
+    """`mkqa.jsonl.gz`, all languages (apple/ml-mkqa); or the file unpacked."""
     prompt: str | None = None
     metrics: list[Literal["f1", "em"]] = ["f1", "em"]
 

@@ -1,8 +1,9 @@
 """The share of answers in the wrong language: the off-target problem of the paper (section 1, appendix E).
 
-An answer counts when the identifier is sure: at least 20 letters, and a probability of 0.5 (CLD3: 0.98). A short or
-doubtful one gets the benefit of the doubt; an empty one is off target. The score's `confusion` says how many answers
-are in which language. The questions need no reference answers.
+An answer counts when the identifier is sure: at least 20 letters, and a probability of 0.5 (CLD3: 0.98), or a script
+that no other language of the table is written in. A short or doubtful one gets the benefit of the doubt; an empty one
+is off target. The score's `confusion` says how many answers are in which language. The questions need no reference
+answers.
 """
 
 from collections import Counter

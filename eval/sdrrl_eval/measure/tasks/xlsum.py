@@ -27,7 +27,8 @@ class XlSum(Task):
 
     task: Literal["xlsum"]
     path: str
-    """The folder of `spanish_test.jsonl` of `XLSum_complete_v2.0.tar.bz2`, or a file with `{xlsum}` in its name."""
+    """The folder of `spanish_test.jsonl` (`XLSum_complete_v2.0.tar.bz2`, csebuetnlp/xl-sum); or a file with `{xlsum}`
+    in its name."""
     prompt: str | None = None
     metrics: list[Literal["rouge1", "rougeL"]] = ["rouge1", "rougeL"]
     tokenizer: Literal["rouge-score", "xlsum"] | None = None
