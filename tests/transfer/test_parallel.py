@@ -344,7 +344,7 @@ def test_tmx_with_a_namespace(tmp_path):
 
 
 def test_a_long_tmx_needs_little_memory(tmp_path):
-    """In kB, of the whole process: libxml2's memory is not Python's; ru_maxrss would count pytest's, before the exec."""
+    """In kB, of the whole process: libxml2's memory is not Python's; ru_maxrss counts pytest too, before the exec."""
     code = (
         "import re, sys\n"
         "from sdrrl_factory.transfer.corpora import read_corpus\n"
