@@ -59,8 +59,8 @@ def _class_of_character() -> np.ndarray:
     table = np.full(0x110000, _SEPARATOR, np.uint8)
     characters = "".join(map(chr, range(0x40000)))
     for number, pattern in _CLASSES.items():
-        found = regex.finditer(f"(?:{pattern})+", characters)
-        for start, end in (match.span() for match in found):
+        for run in regex.finditer(f"(?:{pattern})+", characters):
+            start, end = run.span()
             # Digits and marks of a script are letters of it only where they are letters at all.
             part = table[start:end]
             part[part > _SEPARATOR if number in (_HANGUL, _UNSPACED, _IDEOGRAPH) else slice(None)] = number

@@ -116,9 +116,11 @@ def find_overlap(parts: Sequence[Part], names: Sequence[str]) -> Overlap:
     """
     from sdrrl_eval.measure.matching import FEWEST_WORDS, Index
 
+    # 1. What reads each file; a name that is none is said before anything is read.
     sources = _sources(names)
     overlap = Overlap(parts, list(sources))
-    # Each distinct text once: parallel sentences are asked in both directions, passages for several questions.
+    # 2. Each distinct text once: parallel sentences are asked in both directions, passages for several questions.
+    #    (text, fewest words) -> whose it is: (part, item, kind).
     owners: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
     for name, item in _items(parts):
         for kind, text in texts(item).items():
@@ -128,9 +130,10 @@ def find_overlap(parts: Sequence[Part], names: Sequence[str]) -> Overlap:
     long_enough = {text for (text, _), short in zip(owners, index.short, strict=True) if not short}
     overlap.short = sum(not own & long_enough for own in _distinct(parts))
 
+    # 3. The files, streamed through the index.
     best = _search(index, sources, overlap)
+    # 4. From texts to items: the worst of its texts stands for an item, exact copies before near ones.
     numbered = list(owners.items())
-    # The worst of its texts stands for an item.
     for number, ((match, place), *others) in sorted(best.items(), key=lambda pair: _rank(pair[1][0][0])):
         (text, _), owned = numbered[number]
         similarity = match.similarity and round(match.similarity, 4)
@@ -138,6 +141,7 @@ def find_overlap(parts: Sequence[Part], names: Sequence[str]) -> Overlap:
         for part, item_id, kind in owned:
             finding = Finding(part, item_id, kind, match.kind, similarity, place, also, text, match.found)
             overlap.findings.setdefault((part, item_id), finding)
+    # 5. In the order of the items.
     keys = [(name, item.id) for name, item in _items(parts)]
     overlap.findings = {key: overlap.findings[key] for key in keys if key in overlap.findings}
     return overlap
@@ -149,6 +153,7 @@ def _search(index: Any, sources: Readers, overlap: Overlap) -> dict[int, list[tu
 
     best: dict[int, dict[str, tuple]] = {}
     for name, read in sources.items():
+        # A text that stands in this file whole or nearly is looked for no more, but for an exact copy.
         known: set[int] = set()
         for places, rows in batches(_counted(read(), overlap)):
             for match in index.matches(rows, known):
@@ -179,15 +184,16 @@ def texts(item: Item) -> dict[str, str]:
 
 
 def _is_answer(kind: str, item: Item) -> bool:
+    """Whether the text is a choice or the answer to a question, and not the item's own matter."""
     return kind in _CHOICES or (kind == "reference" and "question" in item.texts)
 
 
 def _distinct(parts: Iterable[Part]) -> dict[frozenset[str], list[tuple[str, str]]]:
     """Items by their texts: a sentence pair asked in both directions is one item."""
-    found: dict[frozenset[str], list[tuple[str, str]]] = {}
+    by_texts: dict[frozenset[str], list[tuple[str, str]]] = {}
     for name, item in _items(parts):
-        found.setdefault(frozenset(texts(item).values()), []).append((name, item.id))
-    return found
+        by_texts.setdefault(frozenset(texts(item).values()), []).append((name, item.id))
+    return by_texts
 
 
 # --- the training files ---

@@ -51,15 +51,15 @@ def run(
     likelihoods = [part.config.likelihoods(part, model, config.batch_size) for part in parts]
     # 3. The scores, a part at a time; what is written is there even if a later part fails.
     scores: list[dict[str, Any]] = []
-    about: dict[str, dict[str, Any]] = {}
+    conditions: dict[str, dict[str, Any]] = {}
     for part, values in zip(parts, likelihoods, strict=True):
         answers = [by_prompt[item.prompt, part.max_new_tokens] for item in part.items if item.prompt is not None]
         rows, part_scores = _score(part, answers, values, config)
-        about[part.name] = _about(part, answers)
+        conditions[part.name] = _conditions(part, answers)
         if overlap:
             rows = [row | {"overlap": overlap.kind(part, item.id)} for row, item in zip(rows, part.items, strict=True)]
             part_scores += _without_overlap(overlap, part, answers, values, config)
-            about[part.name]["overlap"] = overlap.counts(part)
+            conditions[part.name]["overlap"] = overlap.counts(part)
         write_jsonl(out / "predictions" / f"{part.name}.jsonl", rows)
         scores += part_scores
         print(", ".join([f"{part.name}: {len(rows)} items", *_troubles(answers)]), flush=True)
@@ -71,7 +71,7 @@ def run(
         "versions": _versions(config),
         "decoding": _decoding(config, model),
         "scores": scores,
-        "parts": about,
+        "parts": conditions,
     }
     if overlap:
         results["overlap"] = {"files": overlap.files, "list": listed}
@@ -160,16 +160,16 @@ def _generate(model: Answers, parts: list[Part], batch_size: int) -> dict[tuple[
     return answers
 
 
-def _about(part: Part, answers: list[Generation]) -> dict[str, Any]:
+def _conditions(part: Part, answers: list[Generation]) -> dict[str, Any]:
     """What a reader needs to ask the same again: the prompt, the limit, why the answers ended."""
-    about: dict[str, Any] = {"path": part.config.path, "n": len(part.items)}
+    conditions: dict[str, Any] = {"path": part.config.path, "n": len(part.items)}
     if part.prompt:
-        about["prompt"] = part.prompt
+        conditions["prompt"] = part.prompt
     if answers:
         finish = Counter(answer.finish for answer in answers)
         empty = sum(not answer.text for answer in answers)
-        about |= {"max_new_tokens": part.max_new_tokens, "finish": dict(sorted(finish.items())), "empty": empty}
-    return about
+        conditions |= {"max_new_tokens": part.max_new_tokens, "finish": dict(sorted(finish.items())), "empty": empty}
+    return conditions
 
 
 def _troubles(answers: list[Generation]) -> Iterator[str]:
