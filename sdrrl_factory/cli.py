@@ -10,6 +10,39 @@ from sdrrl_factory.errors import Mistakes, UserError
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one line on stderr and status 2."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    # `recipe --dry-run key=value`: argparse takes no positional after an option that stands among them.
+    if rest and not (hasattr(args, "overrides") and all("=" in r and not r.startswith("-") for r in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides += rest
+    # What a library says while loading is not the user's business unless asked for.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # The .pth imports it when Python starts; `doctor` says the same, and why.
+    if args.command in ("prepare", "recipes", "lr") and "sdrrl_factory.training.autoload" not in sys.modules:
+        print(
+            "sdrrl: the plugin is not live here: llamafactory-cli would train unweighted; see `sdrrl doctor`",
+            file=sys.stderr,
+        )
+    try:
+        return args.run(args) or 0
+    except UserError as err:
+        for mistake in err.mistakes if isinstance(err, Mistakes) else [err]:
+            print(f"sdrrl: {' '.join(str(mistake).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `sdrrl recipes | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("sdrrl: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sdrrl",
         description="Teach an LLM a new language by self-distillation from one it masters, inside LLaMA-Factory.",
@@ -93,36 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     convert.add_argument("folder", metavar="FOLDER", help="where the converted model goes")
     convert.add_argument("--quantization", default="int8", choices=["int8", "float16", "bfloat16", "float32"])
     convert.set_defaults(run=_convert)
-
-    args, rest = parser.parse_known_args(argv)
-    # `recipe --dry-run key=value`: argparse takes no positional after an option that stands among them.
-    if rest and not (hasattr(args, "overrides") and all("=" in r and not r.startswith("-") for r in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        args.overrides += rest
-    # What a library says while loading is not the user's business unless asked for.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # The .pth imports it when Python starts; `doctor` says the same, and why.
-    if args.command in ("prepare", "recipes", "lr") and "sdrrl_factory.training.autoload" not in sys.modules:
-        print(
-            "sdrrl: the plugin is not live here: llamafactory-cli would train unweighted; see `sdrrl doctor`",
-            file=sys.stderr,
-        )
-    try:
-        return args.run(args) or 0
-    except UserError as err:
-        for mistake in err.mistakes if isinstance(err, Mistakes) else [err]:
-            print(f"sdrrl: {' '.join(str(mistake).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `sdrrl recipes | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        print("sdrrl: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+    return parser
 
 
 def _takes_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:

@@ -12,7 +12,7 @@ from sdrrl_eval.measure.runner import plan
 from sdrrl_factory.cli import main
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.factory import parse
-from sdrrl_factory.recipe import kind_of, load, read
+from sdrrl_factory.recipe import Group, kind_of, load, read
 from sdrrl_factory.schema import schemas
 from sdrrl_factory.shipped import KINDS, copy, opening, recipes
 from sdrrl_factory.transfer.recipe import PrepareConfig
@@ -83,6 +83,17 @@ def test_the_schema_says_what_a_key_does_its_bounds_and_its_default():
         "minimum": 0.0,
         "type": "number",
     }
+
+
+def test_the_documentation_names_every_key():
+    text = (ROOT / "docs/recipes.md").read_text()
+    for model, heading in ((PrepareConfig, "## `sdrrl prepare`"), (EvalConfig, "## `sdrrl eval`")):
+        section = text[text.index(heading) :].partition("\n## ")[0]
+        for name, key in model.model_fields.items():
+            assert re.search(rf"`{name}\b|\b{name}\b.*`", section), name
+            if isinstance(key.annotation, type) and issubclass(key.annotation, Group):
+                for inner in key.annotation.model_fields:
+                    assert re.search(rf"`(?:{name})?\.?{inner}`", section), f"{name}.{inner}"
 
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("prepare/")])
