@@ -4,6 +4,7 @@ Each function looks at one part of it, and raises a UserError about the key that
 """
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,13 +111,26 @@ def names(config: PrepareConfig) -> None:
 
 
 def folders(config: PrepareConfig) -> None:
-    """What is to be written can be, beside what is there."""
+    """What is to be written can be, beside what is there, as far as that can be told without writing."""
     for key, folder in (("dataset_dir", config.dataset_dir), ("work_dir", config.work_dir)):
         path = Path(folder).absolute()
         existing = next(parent for parent in (path, *path.parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise UserError(f"{folder} cannot be written to", "choose another folder", key=key)
     read_info(Path(config.dataset_dir) / "dataset_info.json")
+
+
+def make_folders(config: PrepareConfig) -> None:
+    """The folders are there and take files: permissions do not tell of a full disk or one mounted for reading."""
+    for key, folder in (("dataset_dir", config.dataset_dir), ("work_dir", config.work_dir)):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as err:
+            raise UserError(
+                f"{folder} cannot be written to ({err.strerror})", "choose another folder", key=key
+            ) from None
 
 
 def generator(config: PrepareConfig) -> str:

@@ -29,6 +29,7 @@ def prepare(config: PrepareConfig) -> list[str]:
     # 1. What can be wrong is found before any work.
     targets = inputs.check(config)
     models = inputs.models(config)
+    inputs.make_folders(config)
     work = Path(config.work_dir)
     with inputs.memory_of(config) as memory:
         memory.take_translations(work / "translations.sqlite")

@@ -183,6 +183,8 @@ def test_code_switching_leaves_answers_alone(recipe):
         ({"systems": ["sft", "sft"]}, "systems: a system stands twice"),
         ({"translator": Translator(via=["xx"])}, "translator.via.0: unknown language 'xx'"),
         ({"name": "a/b"}, "name: 'a/b' cannot be a folder's name"),
+        ({"dataset_dir": "/dev/null/x"}, "dataset_dir: /dev/null/x cannot be written to"),
+        ({"work_dir": "/proc/x"}, "work_dir: /proc/x cannot be written to"),
     ],
 )
 def test_a_mistake_is_told_before_any_work(recipe, keys, said):
