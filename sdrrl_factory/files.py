@@ -14,10 +14,16 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def atomic_write(path: str | Path, data: str | bytes) -> None:
-    """Write `data` so that a reader, or a kill, sees the old file or the new one, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `data` so that a reader, or a kill, sees the old file or the new one, never a part.
+
+    Where `path` is a link, the file it leads to is written; a file that is replaced keeps its mode.
+    """
     raw = data.encode("utf-8") if isinstance(data, str) else data
+    if is_device(path):
+        Path(path).write_bytes(raw)
+        return
+    path = real_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(fd, "wb") as f:
@@ -25,12 +31,46 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
             # Without it a power failure can leave the new name on an empty file.
             f.flush()
             os.fsync(f.fileno())
-        # mkstemp makes files that only their owner can read; data sets are read by others.
-        os.chmod(part, 0o644)
-        os.replace(part, path)
+        move(part, path)
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise
+
+
+def move(part: str | Path, path: Path) -> None:
+    """Put a finished temporary file in the place of `path`, no link, with the mode of the file that it replaces."""
+    # mkstemp makes files that only their owner can read; data sets are read by others.
+    os.chmod(part, path.stat().st_mode & 0o7777 if path.is_file() else 0o644)
+    os.replace(part, path)
+
+
+def real_path(path: str | Path) -> Path:
+    """Where a file is written: a link's own place stays a link, as data sets are often kept on another disk."""
+    return Path(os.path.realpath(path))
+
+
+def is_device(path: str | Path) -> bool:
+    """Whether it is a terminal, a pipe or a device (/dev/stdout, /dev/null): that is written to, never replaced."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def refuse_foreign(path: str | Path, *marks: str) -> None:
+    """Say before any work that a file stands in the way that the command did not write: it is not replaced.
+
+    marks: what every file of this name that the command writes has in its first 4 KiB, one of them at least.
+
+    Raises: UserError at the file, which asks for another name.
+    """
+    if not os.path.lexists(path) or is_device(path):
+        return
+    if os.path.isdir(path):
+        raise UserError("is a folder", "name a file in it", at=str(path))
+    if not os.path.exists(path):
+        return  # a link to a file that is still to be written
+    with naming_errors(path), open(path, "rb") as f:
+        head = f.read(4096)
+    if head and not any(mark.encode("utf-8") in head for mark in marks):
+        raise UserError("is there already, written by something else", "move it or choose another name", at=str(path))
 
 
 def dump_line(row: dict) -> str:
@@ -46,13 +86,18 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
         atomic_write(path, raw)
 
 
+def looked_in(path: str | Path) -> str:
+    """For the message about a path that is not there: what it is relative to, "" where it is absolute."""
+    return "" if Path(path).is_absolute() else f" (looked in {Path.cwd()})"
+
+
 @contextmanager
 def naming_errors(path: str | Path) -> Iterator[None]:
     """What the system says against reading the file becomes a `UserError` that names it."""
     try:
         yield
     except FileNotFoundError:
-        raise UserError("no such file", "check the path", at=str(path)) from None
+        raise UserError(f"no such file{looked_in(path)}", "check the path", at=str(path)) from None
     except IsADirectoryError:
         raise UserError("is a folder", "name a file in it", at=str(path)) from None
     except PermissionError:

@@ -1,11 +1,12 @@
 import errno
 import json
 import os
+import re
 
 import pytest
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import atomic_write, read_text, sha256, sha256_file, write_jsonl
+from sdrrl_factory.files import atomic_write, read_text, refuse_foreign, sha256, sha256_file, write_jsonl
 from sdrrl_factory.rows import read_rows
 
 
@@ -92,3 +93,53 @@ def test_sha256_of_file_and_text(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
     assert sha256("abc") == sha256(b"abc") == sha256_file(tmp_path / "a") == known
+
+
+def test_a_link_stays_a_link_and_a_replaced_file_keeps_its_mode(tmp_path):
+    (tmp_path / "disk").mkdir()
+    real, link = tmp_path / "disk" / "info.json", tmp_path / "info.json"
+    real.write_text("old")
+    real.chmod(0o660)
+    link.symlink_to("disk/info.json")
+    atomic_write(link, "new")
+    assert link.is_symlink() and not real.is_symlink() and real.read_text() == "new"
+    assert real.stat().st_mode & 0o7777 == 0o660
+    # A link to a file that is not there yet makes it where the link leads.
+    (tmp_path / "later").symlink_to("disk/later/a.json")
+    atomic_write(tmp_path / "later", "x")
+    assert (tmp_path / "later").is_symlink() and (tmp_path / "disk/later/a.json").read_text() == "x"
+    assert sorted(os.listdir(tmp_path / "disk")) == ["info.json", "later"]
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        atomic_write(pipe, "text")
+        assert os.read(reader, 10) == b"text" and pipe.is_fifo()
+    finally:
+        os.close(reader)
+
+
+def test_what_another_program_wrote_stands_in_the_way(tmp_path):
+    path = tmp_path / "README.md"
+    refuse_foreign(path, "ours")
+    path.write_text("")
+    refuse_foreign(path, "ours")
+    path.write_text("by ours\n")
+    refuse_foreign(path, "theirs", "ours")
+    path.write_text("my notes" + " " * 4096 + "ours")
+    with pytest.raises(UserError) as err:
+        refuse_foreign(path, "ours")
+    assert str(err.value).startswith(f"{path}: is there already") and "another name" in str(err.value)
+    with pytest.raises(UserError, match="is a folder"):
+        refuse_foreign(tmp_path, "ours")
+
+
+def test_a_relative_path_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(f"data/a.jsonl: no such file (looked in {tmp_path}); check")):
+        read_text("data/a.jsonl")
+    with pytest.raises(UserError, match="no such file; check"):
+        read_text(tmp_path / "a.jsonl")
