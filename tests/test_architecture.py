@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 
+HOUSE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").split("```")[1]
 SECTION = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").partition("## Where the paper is")[2]
 TABLE = [line for line in SECTION.partition("\n## ")[0].splitlines() if line.startswith("|")]
 # file:name, file:Class.method, or file:NAME["key"] of a table that the file holds.
@@ -44,3 +45,15 @@ def test_every_line_of_the_method_is_in_the_table():
     lines += ["G", "T(x)", "tau", "off-target", "D_LL", "D_TL", "D_LT", "D_TT", "P", "D_mt", "D_comp"]
     for line in lines:
         assert re.search(rf"\| [^|]*\b{re.escape(line)}(?!\w)[^|]*\|", text), line
+
+
+def test_the_drawing_shows_every_file_and_no_other():
+    modules = {
+        path
+        for package in ("sdrrl_factory", "eval/sdrrl_eval")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py" and path.parent.name != "tasks"
+    }
+    drawn = set(re.findall(r"(\w+\.py)\b", HOUSE))
+    assert {path.name for path in modules} - drawn == set()
+    assert drawn - {path.name for path in modules} == {"belebele.py"}
