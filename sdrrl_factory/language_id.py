@@ -2,7 +2,7 @@
 
 import mmap
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,19 +11,15 @@ import regex
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import sha256_file
-from sdrrl_factory.languages import LANGUAGES
+from sdrrl_factory.languages import LANGUAGES, SCRIPTS
 
 Ranking = list[tuple[str, float]]  # (language, its probability), the likeliest first
 
-# The letters of a script, by ISO 15924 code. Unicode counts the signs that hiragana and katakana share to neither.
-_SCRIPTS = {
-    "Latn": regex.compile(r"\p{Latin}+"),
-    "Cyrl": regex.compile(r"\p{Cyrillic}+"),
-    "Jpan": regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}ーｰﾞﾟ]+"),
-    "Hang": regex.compile(r"\p{Hangul}+"),
-    "Thai": regex.compile(r"\p{Thai}+"),
-    "Khmr": regex.compile(r"\p{Khmer}+"),
-}
+# Unicode counts the signs that hiragana and katakana share to neither script; Korean is told by its own letters alone.
+_LETTERS = {code: "".join(rf"\p{{{name}}}" for name in sorted(names)) for code, names in SCRIPTS.items()}
+_LETTERS |= {"Jpan": _LETTERS["Jpan"] + "ーｰﾞﾟ", "Hang": r"\p{Hangul}"}
+# The letters of a script, by ISO 15924 code.
+_SCRIPTS = {code: regex.compile(f"[{ranges}]+") for code, ranges in _LETTERS.items()}
 _KANA = regex.compile(r"[\p{Hiragana}\p{Katakana}ーｰﾞﾟ]")
 _NOT_LATIN = regex.compile(r"[\p{L}--[\p{Latin}\p{Common}]]", regex.V1)
 # One language of the table each: the script tells it.
@@ -32,7 +28,11 @@ _OWN_SCRIPTS = {"Hang": "kor", "Thai": "tha", "Khmr": "khm"}
 _MAY_TELL = regex.compile(r"[\p{Hangul}\p{Thai}\p{Khmer}\p{Hiragana}\p{Katakana}ーｰﾞﾟ]")
 _NOT_WORDS = re.compile(r"[\W\d_]+")
 _LETTER = re.compile(r"[^\W\d_]")
-_CODES = {label: code for code, row in LANGUAGES.items() for label in (row.iso1, row.fasttext, row.cld3)}
+# Where several languages of the table have one label (zh), it is the first one's.
+_CODES: dict[str, str] = {}
+for _row in LANGUAGES.values():
+    for _name in (_row.iso1, _row.fasttext, _row.cld3, *_row.also):
+        _CODES.setdefault(_name or _row.code, _row.code)
 _MAGIC = (793712314).to_bytes(4, "little")  # how a fastText model begins
 _DICTIONARY = 64  # where its dictionary does: the number of entries, 24 bytes of other counts, the entries
 # A text whose own language has this probability is not surely in another one. On Django's catalogues (20 to 60 letters)
@@ -64,6 +64,11 @@ def code_of(label: str) -> str:
     """
     name = label.removeprefix("__label__")
     base, _, script = name.partition("_")
+    # ISO 639-3's and FLORES-200's Albanian is lid.176's Alemannic, which is not in the table.
+    if name == "als":
+        return "gsw"
+    if name in LANGUAGES:
+        return name
     code = base if base in LANGUAGES else _CODES.get(base, name)
     return code if not script or (code in LANGUAGES and LANGUAGES[code].script == script) else name
 
@@ -88,6 +93,7 @@ class Identifier:
     ):
         self.min_letters, self.min_probability = min_letters, min_probability
         self.path: str | None
+        self._has_own_model = model is not None and backend != "cld3"
         if backend == "cld3":
             self.path, self.name = None, f"cld3:{_cld3_version()}"
             self.min_probability = max(min_probability, _SURE_CLD3)
@@ -103,23 +109,50 @@ class Identifier:
         """
         return next(iter(self._ranked(text)), ("", 0.0))
 
-    def off_target(self, text: str, code: str) -> bool:
+    def surely(self, text: str, code: str) -> bool:
+        """Whether `text` is long enough to tell, and in the language `code` (ISO 639-3)."""
+        language, probability = self.identify(text)
+        return language == code and probability >= self.min_probability and letters(text) >= self.min_letters
+
+    def off_target(self, text: str, code: str, min_letters: int | None = None) -> bool:
         """Whether `text` is surely not in the language `code` (ISO 639-3).
+
+        min_letters: instead of the identifier's own.
 
         A short or doubtful text is given the benefit of the doubt: names and numbers have no language, and a close
         relative (nob and dan) is told from it by a margin. A script that only one language of the table is written in
-        tells, however short the text.
+        tells, however short the text. Of a language that the identifier does not know (`require`) nothing is sure.
         """
+        if not self._knows(code):
+            return False
         language = _by_script(text)
         if language:
             return language != code
         # The first letters are enough to see that there are enough.
-        if letters(text[: 4 * self.min_letters]) < self.min_letters and letters(text) < self.min_letters:
+        least = self.min_letters if min_letters is None else min_letters
+        if letters(text[: 4 * least]) < least and letters(text) < least:
             return False
         ranking = self._ranked(text)
-        if not ranking or ranking[0][0] == code or ranking[0][1] < self.min_probability:
+        # Traditional Chinese goes by the code of Simplified: the identifiers have one label for both.
+        names = {code, _CODES.get(self._label(code) or code, code)}
+        if not ranking or ranking[0][0] in names or ranking[0][1] < self.min_probability:
             return False
-        return dict(ranking).get(code, 0.0) < _FLOOR
+        return max((probability for name, probability in ranking if name in names), default=0.0) < _FLOOR
+
+    def require(self, codes: Iterable[str]) -> None:
+        """Raise a UserError without a key when it does not know one of the languages."""
+        for code in codes:
+            if not self._knows(code):
+                tool = "CLD3" if self.path is None else "lid.176"
+                what = f"{tool} does not know {LANGUAGES[code].name} ({code}): what is off target cannot be told"
+                raise UserError(what, "set another backend, a model that does, or none")
+
+    def _label(self, code: str) -> str | None:
+        return LANGUAGES[code].cld3 if self.path is None else LANGUAGES[code].fasttext
+
+    def _knows(self, code: str) -> bool:
+        """Of a model of the user's own, that is for the user to know."""
+        return self._has_own_model or code not in LANGUAGES or self._label(code) is not None
 
     def _ranked(self, text: str) -> Ranking:
         language = _by_script(text)

@@ -88,7 +88,7 @@ class CTranslate2:
         """
         return self._lm.translate_batch(
             [self._tokens.tokenizer.convert_ids_to_tokens(row) for row in rows],
-            target_prefix=[[LANGUAGES[target].flores]] * len(rows),
+            target_prefix=[[LANGUAGES[target].nllb]] * len(rows),
             beam_size=self.config.beam_size,
             length_penalty=1,
             return_end_token=True,

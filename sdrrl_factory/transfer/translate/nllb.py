@@ -129,7 +129,7 @@ class Tokens:
         except Exception as err:
             raise cannot_load(model, err) from None
         vocabulary = self.tokenizer.get_vocab()
-        codes = [LANGUAGES[code].flores for pair in pairs for code in pair]
+        codes = [LANGUAGES[code].nllb for pair in pairs for code in pair]
         missing = [code for code in codes if code not in vocabulary]
         if missing or not hasattr(self.tokenizer, "src_lang"):
             lack = f"its tokenizer has no {missing[0]}" if missing else "its tokenizer takes no source language"
@@ -137,11 +137,11 @@ class Tokens:
         self.limit = self.tokenizer.model_max_length
 
     def code(self, language: str) -> int:
-        return self.tokenizer.convert_tokens_to_ids(LANGUAGES[language].flores)
+        return self.tokenizer.convert_tokens_to_ids(LANGUAGES[language].nllb)
 
     def encode(self, segments: Sequence[str], source: str) -> list[list[int]]:
         """Per segment `code tokens... </s>`; an empty one has no tokens at all."""
-        self.tokenizer.src_lang = LANGUAGES[source].flores
+        self.tokenizer.src_lang = LANGUAGES[source].nllb
         rows = self.tokenizer(list(segments), truncation=False)["input_ids"] if segments else []
         return [row if segment.strip() else [] for segment, row in zip(segments, rows, strict=True)]
 
