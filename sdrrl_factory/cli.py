@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 from sdrrl_factory import __version__
 from sdrrl_factory.errors import Mistakes, UserError
@@ -10,13 +12,11 @@ from sdrrl_factory.errors import Mistakes, UserError
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one line on stderr and status 2."""
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv)
-    # `recipe --dry-run key=value`: argparse takes no positional after an option that stands among them.
-    if rest and not (hasattr(args, "overrides") and all("=" in r and not r.startswith("-") for r in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        args.overrides += rest
+    try:
+        args = _parsed(argv)
+    except UserError as err:
+        print(f"sdrrl: {err}", file=sys.stderr)
+        return 2
     # What a library says while loading is not the user's business unless asked for.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -42,8 +42,35 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and where help is, instead of argparse's usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog.removeprefix('sdrrl').strip() or 'sdrrl'}: {message}", f"see `{self.prog} -h`")
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """The command line's values. Raises UserError for what is no command, option or override."""
+    args, rest = _parser().parse_known_args(argv)
+    # `recipe --dry-run key=value`: argparse takes no positional after an option that stands among them.
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        takes_overrides = hasattr(args, "overrides")
+        if takes_overrides and equals and not argument.startswith("-"):
+            args.overrides.append(argument)
+        elif takes_overrides and argument.startswith("--"):
+            # As LLaMA-Factory's trainer takes them: --max_samples 5. Here a recipe's keys have no dashes.
+            value = value or next(iter(rest[rest.index(argument) + 1 :] + args.overrides), "")
+            value = "VALUE" if value.startswith("-") or "=" in value else value or "VALUE"
+            key = name.removeprefix("--")
+            raise UserError(f"{args.command}: no option {name}", f"a recipe's key is set without dashes: {key}={value}")
+        else:
+            raise UserError(f"{args.command}: {argument} is not understood", f"see `sdrrl {args.command} -h`")
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sdrrl",
         description="Teach an LLM a new language by self-distillation from one it masters, inside LLaMA-Factory.",
         epilog="Training and export are LLaMA-Factory's own: llamafactory-cli train|export yaml_recipes/...",
@@ -103,6 +130,16 @@ def _parser() -> argparse.ArgumentParser:
     recipes.set_defaults(run=_recipes)
     copying.set_defaults(run=_copy)
 
+    sets = commands.add_parser("sets", help="list the registered data sets; `sdrrl sets rm NAME` forgets one")
+    removing = sets.add_subparsers(metavar="rm").add_parser("rm", help="delete sets: their files and their entries")
+    removing.add_argument("name", metavar="NAME", help="a set, or a folder of them, as `sdrrl sets` lists them")
+    for parser_of_sets in (sets, removing):
+        # What stands before `rm` must not be put back to the default by what stands behind it.
+        default = "data" if parser_of_sets is sets else argparse.SUPPRESS
+        parser_of_sets.add_argument("--dataset_dir", metavar="FOLDER", default=default, help="(default: data)")
+    sets.set_defaults(run=_sets)
+    removing.set_defaults(run=_remove_sets)
+
     rate = commands.add_parser("lr", help="the paper's learning rate for a train recipe, from its own data")
     _takes_recipe(rate)
     rate.add_argument("--processes", type=int, metavar="N", help="GPUs in all (default: NPROC_PER_NODE x NNODES, or 1)")
@@ -130,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _takes_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
-    parser.add_argument("recipe", nargs=nargs, help="a YAML file")
+    parser.add_argument("recipe", nargs=nargs, help="a YAML file, or the name of one that `sdrrl recipes` lists")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="put over the recipe's keys")
 
 
@@ -207,6 +244,19 @@ def _copy(args: argparse.Namespace) -> None:
     for path in copy(args.name, args.file):
         print(f"written: {path}")
     print(f"its first lines say what it needs, how it is run, and what to edit; then: sdrrl doctor {args.file}")
+
+
+def _sets(args: argparse.Namespace) -> None:
+    from sdrrl_factory.transfer.registered import print_sets
+
+    print_sets(Path(args.dataset_dir))
+
+
+def _remove_sets(args: argparse.Namespace) -> None:
+    from sdrrl_factory.transfer.registered import remove
+
+    for line in remove(Path(args.dataset_dir), args.name):
+        print(f"removed: {line}")
 
 
 def _lr(args: argparse.Namespace) -> None:

@@ -124,6 +124,11 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def count_lines(path: str | Path) -> int:
+    with open(path, "rb") as f:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: f.read(1 << 20), b""))
+
+
 def fingerprint(folder: str | Path) -> str:
     """Tells one model from another under the same path, without reading gigabytes: 12 hexadecimal digits."""
     parts = []

@@ -40,7 +40,7 @@ def prepare(recipe: str | Recipe, overrides: Sequence[str] = ()) -> list[str]:
 
     loaded: Recipe[PrepareConfig] = _loaded("prepare", recipe, overrides)
     with loaded.locating():
-        return run.prepare(loaded.config)
+        return run.prepare(loaded.config, loaded.path)
 
 
 def dry_run(recipe: str | Recipe, overrides: Sequence[str] = ()) -> dict[str, int]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import read_text
 from sdrrl_factory.mistakes import mistakes
+from sdrrl_factory.shipped import located
 
 
 class Group(BaseModel):
@@ -72,7 +73,7 @@ class Recipe(Generic[Config]):
 
 
 def load(model: type[G], path: str, overrides: Sequence[str] = ()) -> Recipe[G]:
-    """Read the recipe at `path` and put `overrides` ("group.key=value") over it.
+    """Read the recipe at `path`, or of that name, and put `overrides` ("group.key=value") over it.
 
     Raises:
         Mistakes: all that is wrong with its keys, one line each.
@@ -81,6 +82,7 @@ def load(model: type[G], path: str, overrides: Sequence[str] = ()) -> Recipe[G]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    path = located(path)
     tree, lines = _parse(path)
     for item in overrides:
         _override(tree, lines, item)
@@ -100,6 +102,7 @@ def read(path: str, overrides: Sequence[str] = ()) -> Recipe[dict[str, Any]]:
     """The recipe's keys with `overrides` over them, as `llamafactory-cli` reads them: unchecked and unresolved."""
     from omegaconf import OmegaConf
 
+    path = located(path)
     tree, lines = _parse(path)
     for item in overrides:
         _override(tree, lines, item)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import atomic_write, read_text
+from sdrrl_factory.files import atomic_write, looked_in, read_text
 
 # In the order of a run.
 KINDS = ("prepare", "train", "export", "eval")
@@ -28,6 +28,26 @@ def opening(path: Path) -> str:
     return _SCHEMA_LINE.sub("", read_text(path)).partition("\n")[0].removeprefix("#").strip()
 
 
+def located(path: str) -> str:
+    """The path of a recipe that was given by its path or, where there is no such file, by its name."""
+    if os.path.lexists(path):
+        return path
+    files = recipes()
+    names = _names(path)
+    if len(names) > 1:
+        raise UserError(f"no such file{looked_in(path)}, and recipes {', '.join(names)}", "name one of them", at=path)
+    if not names:
+        raise UserError(f"no such file{looked_in(path)}, and no recipe of that name", _hint(path), at=path)
+    return _from_here(files[names[0]])
+
+
+def shown_name(path: str) -> str:
+    """What a recipe is called where others read it: a carried one by its name, another by its path from here."""
+    real = Path(path).resolve()
+    name = next((name for name, file in recipes().items() if file.resolve() == real), None)
+    return name or (_from_here(real) if path else "")
+
+
 def copy(name: str, file: str) -> list[Path]:
     """Copy the recipe `name` to `file`, and what it names and the package carries to where it names it.
 
@@ -38,7 +58,7 @@ def copy(name: str, file: str) -> list[Path]:
     target = Path(file)
     if target.is_dir():
         raise UserError("is a folder", f"name a file, e.g. {target / source.name}", at=file)
-    if target.exists():
+    if os.path.lexists(target):
         raise UserError("is there already", "name another file or remove it", at=file)
     # Its own name stands in its commands.
     text = read_text(source).replace(f"yaml_recipes/{source.parent.name}/{source.name}", file)
@@ -49,7 +69,7 @@ def copy(name: str, file: str) -> list[Path]:
         line = f"# yaml-language-server: $schema={os.path.relpath(parts[-1], target.parent)}\n"
         text = line + text[schema.end() :]
     contents = {target: text.encode("utf-8")}
-    contents |= {part: (_home() / part).read_bytes() for part in parts if not part.exists()}
+    contents |= {part: (_home() / part).read_bytes() for part in parts if not os.path.lexists(part)}
     try:
         for path, content in contents.items():
             atomic_write(path, content)
@@ -67,17 +87,33 @@ def _home() -> Path:
 
 def _find(name: str) -> Path:
     """The file of a recipe by its name, with its kind before it or without, or by its path."""
+    names = _names(name)
+    if len(names) == 1:
+        return recipes()[names[0]]
+    if names:
+        raise UserError(f"{name}: there are {', '.join(names)}", "name one of them")
+    raise UserError(f"{name}: no such recipe", _hint(name))
+
+
+def _names(name: str) -> list[str]:
+    """The recipes that are meant by a name, with the kind before it or without, or by a path in yaml_recipes."""
+    short = name.removeprefix("yaml_recipes/").removesuffix(".yaml")
+    return [full for full in recipes() if short in (full, full.partition("/")[2])]
+
+
+def _hint(name: str) -> str:
+    """The next step after a name that no recipe has."""
     files = recipes()
     short = name.removeprefix("yaml_recipes/").removesuffix(".yaml")
-    matches = [full for full in files if short in (full, full.partition("/")[2])]
-    if len(matches) == 1:
-        return files[matches[0]]
-    if matches:
-        raise UserError(f"{name}: there are {', '.join(matches)}", "name one of them")
     without_kind = {full.partition("/")[2]: full for full in files}
     near = difflib.get_close_matches(short, files, n=1) or difflib.get_close_matches(short, without_kind, n=1)
-    hint = f"did you mean {without_kind.get(near[0], near[0])}?" if near else "see `sdrrl recipes`"
-    raise UserError(f"{name}: no such recipe", hint)
+    return f"did you mean {without_kind.get(near[0], near[0])}?" if near else "see `sdrrl recipes`"
+
+
+def _from_here(path: Path) -> str:
+    """Relative where it lies below the current folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _carried(text: str) -> Iterator[Path]:

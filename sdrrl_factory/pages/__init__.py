@@ -30,6 +30,9 @@ SET_COLOURS = {
     "comp": "#16a34a",
 }
 
+# Every HTML report has it near its beginning, from style.css: what tells it from a page of another program.
+MARK = "--ink: #0f172a"
+
 
 def html(template: str, **values: Any) -> str:
     """The page that `template` makes of `values`; a value that is HTML already is a `markupsafe.Markup`."""

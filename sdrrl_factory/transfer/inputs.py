@@ -8,15 +8,17 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdrrl_factory import pages
 from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.files import real_path, refuse_foreign
 from sdrrl_factory.languages import language
 from sdrrl_factory.memory import Memory, beside
 from sdrrl_factory.transfer import dictionaries, generate, parallel, quality, sources, translate
 from sdrrl_factory.transfer.dictionaries import Dictionary
 from sdrrl_factory.transfer.filters import identifier_of
 from sdrrl_factory.transfer.recipe import PrepareConfig
-from sdrrl_factory.transfer.register import read_info
-from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched, sides
+from sdrrl_factory.transfer.register import refuse_fewer, refuse_others, rows_registered
+from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched, sets_of, sides
 from sdrrl_factory.words import segmenter
 
 
@@ -93,7 +95,7 @@ def languages(config: PrepareConfig) -> None:
         with under("target_lang" if isinstance(config.target_lang, str) else f"target_lang.{i}"):
             language(code)
             if code == config.source_lang:
-                raise UserError(f"target_lang is the source language {code}", "choose another")
+                raise UserError(f"{code} is the source language", "choose another")
             if code in codes[:i]:
                 raise UserError(f"{code} stands twice", "remove one")
     for i, code in enumerate(config.translator.via):
@@ -105,8 +107,10 @@ def names(config: PrepareConfig) -> None:
     """No system stands twice, and `name` can be a folder's."""
     if len(set(config.systems)) < len(config.systems):
         raise UserError(f"a system stands twice in {config.systems}", "remove one", key="systems")
-    if not config.name or not all(character.isalnum() or character in "-_." for character in config.name):
-        what = f"{config.name!r} cannot be a folder's name"
+    # "." and ".." would be other folders; a system's limit is 255 bytes, of which the language and the set take some.
+    plain = all(character.isalnum() or character in "-_." for character in config.name)
+    if not plain or config.name[:1] in ("", ".", "-") or len(config.name.encode("utf-8")) > 200:
+        what = f"{config.name[:50]!r} cannot be a folder's name"
         raise UserError(what, "use letters, digits, - and _", key="name")
 
 
@@ -117,20 +121,48 @@ def folders(config: PrepareConfig) -> None:
         existing = next(parent for parent in (path, *path.parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise UserError(f"{folder} cannot be written to", "choose another folder", key=key)
-    read_info(Path(config.dataset_dir) / "dataset_info.json")
+    for folder in set_folders(config):
+        for key, path in (
+            ("dataset_dir", Path(config.dataset_dir, folder)),
+            ("work_dir", Path(config.work_dir, folder)),
+        ):
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{path} is a file, where a folder of that name goes", "move it", key=key)
+        refuse_others(Path(config.dataset_dir), folder, config.systems)
+        refuse_foreign(Path(config.work_dir, folder, "report.html"), pages.MARK)
+
+
+def set_folders(config: PrepareConfig) -> list[str]:
+    """What the folders of the target languages are called, in dataset_dir and in work_dir."""
+    return [f"{config.name}_{code}" for code in target_codes(config)]
 
 
 def make_folders(config: PrepareConfig) -> None:
     """The folders are there and take files: permissions do not tell of a full disk or one mounted for reading."""
+    # Where dataset_info.json is a link, a new one is written where it leads to.
+    info = real_path(Path(config.dataset_dir, "dataset_info.json"))
     for key, folder in (("dataset_dir", config.dataset_dir), ("work_dir", config.work_dir)):
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            below = [Path(folder, name) for name in [config.name, *set_folders(config)]]
+            for place in [Path(folder), *below, info.parent]:
+                if place.is_dir():
+                    with tempfile.TemporaryFile(dir=place):
+                        pass
         except OSError as err:
             raise UserError(
                 f"{folder} cannot be written to ({err.strerror})", "choose another folder", key=key
             ) from None
+
+
+def fewer_rows(config: PrepareConfig, targets: list[Target], records: int) -> None:
+    """Say before the models work that registered sets would lose rows, as far as the number of records tells."""
+    for target in [] if config.overwrite else targets:
+        pairs = len(target.pairs)
+        natural = {"mt": 2 * pairs, "comp": pairs + len(target.sentences)}
+        rows = {row.name: natural.get(row.name, len(row.forms) * records) for row in sets_of(config.systems)}
+        folder = f"{config.name}_{target.code}"
+        refuse_fewer(folder, rows_registered(Path(config.dataset_dir), folder, rows), rows, "at most ")
 
 
 def generator(config: PrepareConfig) -> str:

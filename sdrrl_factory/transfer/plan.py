@@ -31,6 +31,7 @@ def dry_run(config: PrepareConfig) -> dict[str, int]:
         segments = [piece for column in columns for piece, is_sentence in pieces(record[column]) if is_sentence]
         occurrences += len(segments)
         distinct.add(segments)
+    inputs.fewer_rows(config, targets, records)
     counts = {
         "records": records,
         "left out": sum(reading.left_out.values()),

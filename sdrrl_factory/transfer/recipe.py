@@ -212,6 +212,8 @@ class PrepareConfig(Group):
     parallel: Parallel = Field(default_factory=Parallel)
     dataset_dir: str = "data"
     """Where the data sets and dataset_info.json go."""
+    overwrite: bool = False
+    """Whether sets may take the place of registered ones of the same name that have more rows."""
     work_dir: str = "runs/prepare"
     """Where the finished shards go: what the next run does not do again."""
     memory: str | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.shipped import shown_name
 from sdrrl_factory.transfer import card, inputs, pipeline, report
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.register import DataSets
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-def prepare(config: PrepareConfig) -> list[str]:
+def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
     """Make the data sets of every target language; returns their names in dataset_info.json.
+
+    recipe_path: for their entries there.
 
     Raises: UserError about a key of the recipe, before any work as far as it can be told, or at a file and line.
     """
@@ -43,6 +46,7 @@ def prepare(config: PrepareConfig) -> list[str]:
             shards = common.write_shards(reading, config.shard_size)
         for line in reading.formats:
             print(f"reading   {line}", flush=True)
+        inputs.fewer_rows(config, targets, sum(1 for _ in read_rows(shards)))
         shards = run_stages(pipeline.synthesis(config, models), common, shards)
 
     # 3. Each target language's translations and sets.
@@ -56,7 +60,7 @@ def prepare(config: PrepareConfig) -> list[str]:
         try:
             with FileLock(store.root / ".lock", timeout=0):
                 finished = run_stages(pipeline.translation(config, models, target), store, shards)
-                summary.names = write_sets(config, target, finished, summary, reading.has_system)
+                summary.names = write_sets(config, target, finished, summary, reading.has_system, recipe_path)
                 card.write(Path(config.dataset_dir) / f"{config.name}_{target.code}" / "README.md", summary)
                 report.write(store.root / "report.html", summary)
         except Timeout:
@@ -84,11 +88,17 @@ class _Reading(Reading):
 
 
 def write_sets(
-    config: PrepareConfig, target: inputs.Target, shards: Iterable[Path], summary: Summary, has_system: bool
+    config: PrepareConfig,
+    target: inputs.Target,
+    shards: Iterable[Path],
+    summary: Summary,
+    has_system: bool,
+    recipe_path: str = "",
 ) -> list[str]:
     """Finished records to data sets, a shard in memory at a time; returns their names in dataset_info.json."""
     assemble = pipeline.assembly(config, target)
-    with DataSets(Path(config.dataset_dir), config.name, target.code, config.systems, has_system) as sets:
+    folder, recipe = Path(config.dataset_dir), shown_name(recipe_path)
+    with DataSets(folder, config.name, target.code, config.systems, has_system, config.overwrite, recipe) as sets:
         for shard in shards:
             records = list(read_rows([shard]))
             for record, rows in zip(records, assemble(columns(records))["rows"], strict=True):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from sdrrl_factory.files import dump_line, sha256, sha256_file, write_jsonl
+from sdrrl_factory.files import count_lines, dump_line, sha256, sha256_file, write_jsonl
 from sdrrl_factory.rows import read_rows as read_file
 from sdrrl_factory.transfer.stage import Batch, Progress, Stage, unseen
 
@@ -49,7 +49,7 @@ class Store:
         missing = [i for i, path in enumerate(outputs) if not path.exists()]
         for path in outputs:
             if path.exists():
-                done(_count_lines(path), True)
+                done(count_lines(path), True)
         # Where nothing is missing, no model is loaded.
         if missing:
             with stage.open(progress) as tool:
@@ -83,8 +83,3 @@ def rows_of(batch: Batch) -> list[dict]:
     """Columns to rows."""
     keys = list(batch)
     return [dict(zip(keys, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-
-
-def _count_lines(path: Path) -> int:
-    with open(path, "rb") as f:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: f.read(1 << 20), b""))

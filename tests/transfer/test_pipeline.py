@@ -175,7 +175,7 @@ def test_code_switching_leaves_answers_alone(recipe):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"target_lang": "eng"}, "target_lang: target_lang is the source language eng"),
+        ({"target_lang": "eng"}, "target_lang: eng is the source language; choose another"),
         ({"target_lang": "es"}, "target_lang: unknown language 'es'; did you mean spa?"),
         ({"source_lang": "english"}, "source_lang: unknown language 'english'; did you mean eng?"),
         ({"target_lang": ["spa", "spa"]}, "target_lang.1: spa stands twice; remove one"),
@@ -183,6 +183,9 @@ def test_code_switching_leaves_answers_alone(recipe):
         ({"systems": ["sft", "sft"]}, "systems: a system stands twice"),
         ({"translator": Translator(via=["xx"])}, "translator.via.0: unknown language 'xx'"),
         ({"name": "a/b"}, "name: 'a/b' cannot be a folder's name"),
+        ({"name": ".."}, "name: '..' cannot be a folder's name"),
+        ({"name": "."}, "name: '.' cannot be a folder's name"),
+        ({"name": "ñ" * 120}, "name: 'ññññ"),
         ({"dataset_dir": "/dev/null/x"}, "dataset_dir: /dev/null/x cannot be written to"),
         ({"work_dir": "/proc/x"}, "work_dir: /proc/x cannot be written to"),
     ],
@@ -193,6 +196,29 @@ def test_a_mistake_is_told_before_any_work(recipe, keys, said):
         run.prepare(config)
     assert str(err.value).startswith(said)
     assert Answers.asked == [] and written(config) == {}
+
+
+def test_a_trial_on_fewer_records_is_told_before_the_model_is_asked(recipe, capsys):
+    config = recipe("a", max_samples=3)
+    before = prepare(recipe("a"))
+    asked = len(Answers.asked)
+    for step in (run.prepare, plan.dry_run):
+        with pytest.raises(UserError, match=r"^overwrite: sdrrl_spa is registered with more rows \(ll 40 -> at most 3"):
+            step(config)
+    assert written(config) == before and len(Answers.asked) == asked
+    after = prepare(recipe("a", max_samples=3, overwrite=True))
+    assert after["sdrrl_spa/ll.jsonl"].count(b"\n") == 3
+    assert "replaced  sdrrl_spa: ll 40 -> 3 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["data/sdrrl_spa/README.md", "data/sdrrl_spa/tl.jsonl", "work/sdrrl_spa/report.html"])
+def test_files_of_others_stand_in_the_way_before_any_work(recipe, tmp_path, file):
+    path = tmp_path / "a" / file
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(UserError, match=f"{path}: is there already"):
+        run.prepare(recipe("a"))
+    assert path.read_text() == "mine" and Answers.asked == []
 
 
 def test_two_runs_at_once_are_refused(recipe):

@@ -18,8 +18,10 @@ FOREIGN = {
 }
 
 
-def register(folder: Path, name: str, target: str, subsets: dict[str, list[dict]], systems=("sdrrl",), system=False):
-    with DataSets(folder, name, target, list(systems), system) as sets:
+def register(
+    folder: Path, name: str, target: str, subsets: dict[str, list[dict]], systems=("sdrrl",), system=False, **keys
+):
+    with DataSets(folder, name, target, list(systems), system, **keys) as sets:
         for subset, rows in subsets.items():
             for row in rows:
                 sets.write(subset, row)
@@ -65,7 +67,8 @@ def test_registering_again_changes_no_byte(tmp_path):
 
 def test_an_empty_subset_has_no_entry_and_no_file(tmp_path):
     register(tmp_path, "demo", "spa", {"LL": ROWS, "TL": ROWS})
-    assert register(tmp_path, "demo", "spa", {"LL": ROWS, "TL": [], "TT": []}) == ["demo_spa_ll"]
+    subsets = {"LL": ROWS, "TL": [], "TT": []}
+    assert register(tmp_path, "demo", "spa", subsets, overwrite=True) == ["demo_spa_ll"]
     assert files(tmp_path).keys() == {"dataset_info.json", "demo_spa/ll.jsonl"}
     assert json.loads((tmp_path / "dataset_info.json").read_text()).keys() == {"demo_spa_ll"}
 
@@ -152,7 +155,9 @@ def test_left_early_nothing_has_changed(tmp_path):
 
 @pytest.mark.parametrize("moment", [0, 1])
 def test_interrupted_while_files_are_replaced_no_entry_names_a_mixture(tmp_path, monkeypatch, moment):
-    register(tmp_path, "demo", "spa", {"LL": ROWS, "TL": ROWS})
+    first = {subset: [ROWS[0] | {"subset": subset}] for subset in ("LL", "TL")}
+    second = {subset: rows * 2 for subset, rows in first.items()}
+    register(tmp_path, "demo", "spa", first)
     (tmp_path / "dataset_info.json").write_text(
         json.dumps(json.loads((tmp_path / "dataset_info.json").read_text()) | FOREIGN)
     )
@@ -167,7 +172,76 @@ def test_interrupted_while_files_are_replaced_no_entry_names_a_mixture(tmp_path,
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        register(tmp_path, "demo", "spa", {"LL": ROWS * 2, "TL": ROWS * 2})
+        register(tmp_path, "demo", "spa", second)
     assert json.loads((tmp_path / "dataset_info.json").read_text()) == FOREIGN
     monkeypatch.setattr(os, "replace", replace)
-    assert register(tmp_path, "demo", "spa", {"LL": ROWS * 2, "TL": ROWS * 2}) == ["demo_spa_ll", "demo_spa_tl"]
+    assert register(tmp_path, "demo", "spa", second) == ["demo_spa_ll", "demo_spa_tl"]
+
+
+def test_a_smaller_set_asks_before_it_takes_the_place_of_a_larger_one(tmp_path, capsys):
+    register(tmp_path, "demo", "spa", {"LL": ROWS * 700, "TL": ROWS * 650})
+    before = files(tmp_path)
+    with pytest.raises(UserError) as err:
+        register(tmp_path, "demo", "spa", {"LL": ROWS * 700, "TL": ROWS * 40})
+    assert str(err.value) == (
+        "overwrite: demo_spa is registered with more rows (tl 650 -> 40); set another name, or overwrite: true"
+    )
+    assert files(tmp_path) == before and "replaced" not in capsys.readouterr().out
+    # Asked to, or with more rows, it does, and says both counts.
+    register(tmp_path, "demo", "spa", {"LL": ROWS * 700, "TL": ROWS * 40}, overwrite=True)
+    assert capsys.readouterr().out == "replaced  demo_spa: tl 650 -> 40 rows\n"
+    register(tmp_path, "demo", "spa", {"LL": ROWS * 701, "TL": ROWS * 40})
+    assert capsys.readouterr().out == "replaced  demo_spa: ll 700 -> 701 rows\n"
+    register(tmp_path, "demo", "spa", {"LL": ROWS * 701, "TL": ROWS * 40})
+    assert capsys.readouterr().out == ""
+    # Another name, and other systems of the same, have nothing to replace.
+    register(tmp_path, "trial", "spa", {"LL": ROWS})
+    register(tmp_path, "demo", "spa", {"sft": ROWS}, systems=["sft"])
+    assert len((tmp_path / "demo_spa/ll.jsonl").read_text(encoding="utf-8").split("\n")) == 702
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("demo_spa/ll.jsonl", '{"instruction": "mine"}\n', "is there already"),
+        ("demo_spa/README.md", "# My notes\n", "is there already"),
+        ("dataset_info.json", '{"demo_spa_tl": {"file_name": "mine.json"}}', "name: demo_spa_tl stands for another"),
+        ("dataset_info.json", '{"demo_spa_tl": {"hf_hub_url": "org/mine"}}', "name: demo_spa_tl stands for another"),
+    ],
+)
+def test_files_and_entries_of_others_stay(tmp_path, file, text, said):
+    (tmp_path / "demo_spa").mkdir()
+    (tmp_path / file).write_text(text)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=said) as err:
+        register(tmp_path, "demo", "spa", {"LL": ROWS, "TL": ROWS})
+    assert "another name" in str(err.value) and files(tmp_path) == before
+
+
+def test_links_are_followed_and_modes_kept(tmp_path):
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    (data / "demo_spa").mkdir(parents=True)
+    disk.mkdir()
+    (disk / "info.json").write_text(json.dumps(FOREIGN))
+    (disk / "info.json").chmod(0o664)
+    (data / "dataset_info.json").symlink_to("../disk/info.json")
+    (data / "demo_spa/ll.jsonl").symlink_to("../../disk/large.jsonl")
+    for count in (1, 2):
+        register(data, "demo", "spa", {"LL": ROWS * count})
+        assert (data / "dataset_info.json").is_symlink() and (data / "demo_spa/ll.jsonl").is_symlink()
+        assert json.loads((disk / "info.json").read_text()).keys() == {*FOREIGN, "demo_spa_ll"}
+        assert (disk / "info.json").stat().st_mode & 0o777 == 0o664
+        assert [r.values for r in read_rows(disk / "large.jsonl")] == ROWS * count
+        (disk / "large.jsonl").chmod(0o640)
+    assert (disk / "large.jsonl").stat().st_mode & 0o777 == 0o640
+    register(data, "demo", "spa", {"LL": ROWS * 3})
+    assert (disk / "large.jsonl").stat().st_mode & 0o777 == 0o640
+
+
+def test_entries_say_the_recipe(tmp_path):
+    register(tmp_path, "demo", "spa", {"LL": ROWS, "sft": ROWS}, systems=["sdrrl", "sft"], recipe="prepare/demo_spa")
+    info = json.loads((tmp_path / "dataset_info.json").read_text())
+    assert {name: entry["recipe"] for name, entry in info.items()} == {
+        "demo_spa_ll": "prepare/demo_spa",
+        "demo_spa_sft": "prepare/demo_spa",
+    }
