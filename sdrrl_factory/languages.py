@@ -95,8 +95,11 @@ def _read() -> dict[str, Language]:
     table = {}
     for line in lines:
         code, name, flores, iso1, apertium, *rest, spaced, also = line.split("\t")
-        names = [cell or None for cell in rest]
-        table[code] = Language(code, name, flores, iso1, apertium, *names, spaced == "yes", tuple(also.split()))
+        freedict, fasttext, cld3, mkqa, xlsum, muse, bactrian = (cell or None for cell in rest)
+        table[code] = Language(
+            code, name, flores, iso1, apertium, freedict, fasttext, cld3, mkqa, xlsum, muse, bactrian,
+            spaced == "yes", tuple(also.split()),
+        )  # fmt: skip
     return table
 
 
