@@ -103,6 +103,11 @@ _SPAN = re.compile(
 _SIGN = re.compile(r"[\d`$<\\{\[_/@%&]|\.\w|\(\)")
 
 
+def normal(text: str) -> str:
+    """The text in NFC: every letter composed with its marks, as dictionaries, translators and references have it."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def sentences(line: str) -> list[str]:
     """Cut one line into sentences, each with the blanks that follow it; joined, they are the line.
 

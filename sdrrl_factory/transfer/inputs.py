@@ -5,6 +5,7 @@ Each function looks at one part of it, and raises a UserError about the key that
 
 import os
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +29,15 @@ class Target:
 
     pairs: P, (id, source sentence, target sentence).
     sentences: (id, sentence) of the target language alone, for D_comp.
+    pairs_left_out, sentences_left_out: why others were not taken, by reason.
     forward, backward: the dictionaries from source to target, and back.
     """
 
     code: str
-    pairs: list[tuple[str, str, str]]
-    sentences: list[tuple[str, str]]
+    pairs: list[tuple[str, ...]]
+    sentences: list[tuple[str, ...]]
+    pairs_left_out: Counter[str]
+    sentences_left_out: Counter[str]
     forward: Dictionary
     backward: Dictionary
 
@@ -207,25 +211,26 @@ def identifier(config: PrepareConfig) -> str:
 def target(config: PrepareConfig, code: str) -> Target:
     """The parallel text and the dictionaries of a target language, read."""
     pairs, sentences = parallel_text(config, code)
-    forward, backward = dictionary(config, code, pairs)
-    return Target(code, pairs, sentences, forward, backward)
+    forward, backward = dictionary(config, code, pairs.rows)
+    return Target(code, pairs.rows, sentences.rows, pairs.left_out, sentences.left_out, forward, backward)
 
 
-def parallel_text(config: PrepareConfig, code: str) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
+def parallel_text(config: PrepareConfig, code: str) -> tuple[parallel.Drawn, parallel.Drawn]:
     """(P, further sentences for D_comp) of a target language, as far as some set or the dictionary needs them."""
     natural = has_natural(config.systems)
     induced = config.code_switch.dictionary == "induced" and config.code_switch.probability > 0
-    pairs: list[tuple[str, str, str]] = []
-    sentences: list[tuple[str, str]] = []
+    pairs = sentences = parallel.Drawn([], Counter())
+    # The language and the filters' rules are those of translations.
+    tool = identifier_of(config.language_id)
     with under("parallel"):
         if config.parallel.size and (natural or induced):
-            pairs = parallel.load(config.parallel, config.source_lang, code, config.seed)
+            pairs = parallel.load(config.parallel, config.source_lang, code, config.seed, config.filters, tool)
         if natural:
-            sentences = parallel.monolingual(config.parallel, code, config.seed)
+            sentences = parallel.monolingual(config.parallel, code, config.seed, config.filters, tool)
     return pairs, sentences
 
 
-def dictionary(config: PrepareConfig, code: str, pairs: list[tuple[str, str, str]]) -> tuple[Dictionary, Dictionary]:
+def dictionary(config: PrepareConfig, code: str, pairs: list[tuple[str, ...]]) -> tuple[Dictionary, Dictionary]:
     """The dictionaries of equation 5, from source to target and back; empty where no question is switched."""
     if not config.code_switch.probability or not has_switched(config.systems):
         return {}, {}

@@ -1,19 +1,31 @@
 """P: natural parallel text between source and target language, made into D_mt and D_comp (section 3.2.4, Table 1)."""
 
 import heapq
+import html
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import sha256
+from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.rows import read_lines
+from sdrrl_factory.text import normal
 from sdrrl_factory.transfer.corpora import find_file, read_catalogues, read_corpus
 from sdrrl_factory.transfer.draw import rng
-from sdrrl_factory.transfer.recipe import Parallel
+from sdrrl_factory.transfer.filters import pair_flaw
+from sdrrl_factory.transfer.recipe import Filters, Parallel
 
 _MAX_CHARS = 1000
+# Of P a shorter text is judged than of a translation: on Europarl's 2,000 lines English-Czech, 49 more that are in
+# another language, and 2 that are not; a pair too few costs nothing.
+_MIN_LETTERS = 10
+_ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]*|#\d+|#[xX][0-9A-Fa-f]+);")
+_SPLIT = re.compile(r" @([-–,.:/])@ ")
+_BRACKETS = {"LRB": "(", "RRB": ")", "LSB": "[", "RSB": "]", "LCB": "{", "RCB": "}"}
+_BRACKET = re.compile(rf"-({'|'.join(_BRACKETS)})-")
 # Interface strings with holes, markup or accelerators in them are not sentences.
 _NOT_TEXT = re.compile(r"[%{}<>\\|_\n]|&\w")
 _BROKEN = re.compile("[\x00-\x08\x0e-\x1f\ufffd\ud800-\udfff]")
@@ -37,93 +49,151 @@ def check(config: Parallel) -> None:
 # --- P
 
 
-def load(config: Parallel, source: str, target: str, seed: int) -> list[tuple[str, str, str]]:
+class Drawn(NamedTuple):
+    """What was drawn of a corpus: (id, sentence of each side), and why others were left out, by reason.
+
+    Of a long corpus only the rows that the draw came to look at are judged and counted.
+    """
+
+    rows: list[tuple[str, ...]]
+    left_out: Counter[str]
+
+
+class Check(NamedTuple):
+    """What the sentences of a corpus must be, side by side.
+
+    codes: the language of each side. rules: of the filter; for a single side none holds. tool: None: languages are not
+    looked at.
+    """
+
+    codes: tuple[str, ...]
+    rules: Filters
+    tool: Identifier | None
+
+    def flaw(self, row: tuple[str, ...]) -> str:
+        """Why the row is no pair of these languages, or no sentence of this one; ""."""
+        if not all(row):
+            return "with an empty side"
+        if any(len(part) > _MAX_CHARS for part in row):
+            return "too long"
+        if any(_BROKEN.search(part) for part in row):
+            return "with broken characters"
+        if len(set(row)) < len(row):
+            return "copies"
+        for part, code in zip(row, self.codes, strict=True):
+            if self.tool and self.tool.off_target(part, code, _MIN_LETTERS):
+                return f"not in {LANGUAGES[code].name}"
+        return pair_flaw(row[0], row[1], self.rules, *self.codes) if len(row) == 2 else ""
+
+
+def load(config: Parallel, source: str, target: str, seed: int, rules: Filters, tool: Identifier | None) -> Drawn:
     """P: at most `config.size` (id, source sentence, target sentence), drawn by seed whatever the order of the file.
 
-    A corpus is streamed: memory grows with `size` alone. Left out: empty sides, copies, duplicates of a source
-    sentence, more than 1,000 characters, control characters.
+    A corpus is streamed: memory grows with `size` alone. Left out: what `Check` finds; of a sentence that stands twice,
+    one. Entities and the escapes of tokenisers are undone.
     """
     if not config.size:
-        return []
+        return Drawn([], Counter())
+    check = Check((source, target), rules, tool)
     with under("source"):
         if config.source == "gettext":
-            pairs = _draw_messages(source, target, config.size, seed)
+            drawn = _draw_messages(source, target, config.size, seed, check)
         else:
-            rows = _draw(read_corpus(config.source, source, target), config.size, seed)
-            pairs = [(f"pair-{key}", a, b) for key, (a, b) in rows]
-        if not pairs:
-            what = f"no usable pair of {source} and {target} in {config.source}"
+            corpus = read_corpus(config.source, source, target, config.columns, tool)
+            drawn = _draw(corpus, config.size, seed, check, "pair")
+        if not drawn.rows:
+            what = f"no usable pair of {source} and {target} in {config.source}{_counts(drawn.left_out)}"
             raise UserError(what, "name another corpus or set parallel.size: 0")
-    return pairs
+    return drawn
 
 
-def monolingual(config: Parallel, target: str, seed: int) -> list[tuple[str, str]]:
+def monolingual(config: Parallel, target: str, seed: int, rules: Filters, tool: Identifier | None) -> Drawn:
     """At most `config.monolingual_size` (id, sentence) of `config.monolingual`, drawn as `load` draws."""
     if not config.monolingual or not config.monolingual_size:
-        return []
+        return Drawn([], Counter())
     with under("monolingual"):
         path = find_file(config.monolingual, LANGUAGES[target], LANGUAGES[target])
-        rows = _draw(((line,) for _, line in read_lines(path)), config.monolingual_size, seed)
-        if not rows:
-            raise UserError(f"no usable sentence in {path}", "name another file or set parallel.monolingual: null")
-    return [(f"mono-{key}", sentence) for key, (sentence,) in rows]
+        lines = ((line,) for _, line in read_lines(path))
+        drawn = _draw(lines, config.monolingual_size, seed, Check((target,), rules, tool), "mono")
+        if not drawn.rows:
+            what = f"no usable sentence in {path}{_counts(drawn.left_out)}"
+            raise UserError(what, "name another file or set parallel.monolingual: null")
+    return drawn
 
 
-def _draw_messages(source: str, target: str, size: int, seed: int) -> list[tuple[str, str, str]]:
+def _counts(left_out: Counter[str]) -> str:
+    counts = ", ".join(f"{n} {reason}" for reason, n in left_out.most_common())
+    return f" ({counts})" if counts else ""
+
+
+def _draw_messages(source: str, target: str, size: int, seed: int, check: Check) -> Drawn:
     """Pairs out of Django's message catalogues: of their messages only what reads as a sentence."""
     spaced = LANGUAGES[source].spaced
     pairs = {}
-    for message, (a, b) in read_catalogues(source, target).items():
+    left_out: Counter[str] = Counter()
+    for message, texts in read_catalogues(source, target).items():
+        a, b = map(_clean, texts)
         # Three words or more; in a language without blanks the English message's are counted.
         long = all(len(text.split()) >= 3 for text in ([message, a] if spaced else [message]))
-        if long and a != b and not any(_NOT_TEXT.search(text) for text in (message, a, b)):
+        if not long or a == b or any(_NOT_TEXT.search(text) for text in (message, *texts)):
+            continue
+        if reason := check.flaw((a, b)):
+            left_out[reason] += 1
+        else:
             pairs[message] = (a, b)
     order = sorted(pairs, key=lambda message: (rng(seed, message, "parallel").random(), message))
-    return [(f"gettext-{i:04d}", *pairs[message]) for i, message in enumerate(order[:size])]
+    return Drawn([(f"gettext-{i:04d}", *pairs[message]) for i, message in enumerate(order[:size])], left_out)
 
 
-def _draw(rows: Iterable[tuple[str, ...]], size: int, seed: int) -> list[tuple[str, tuple[str, ...]]]:
-    """The `size` usable rows of lowest hash, by distinct first sentence, as (id from the content, row).
+def _draw(rows: Iterable[tuple[str | None, ...]], size: int, seed: int, check: Check, prefix: str) -> Drawn:
+    """The `size` usable rows of lowest hash, by distinct first sentence; their ids are of the content.
 
     A row's hash depends on its content and the seed: the same rows are drawn from a shuffled file, and a larger size
     keeps those of a smaller one.
     """
     best: dict[str, tuple[str, ...]] = {}  # first sentence -> its row, of those in the heap
     heap: list[tuple[int, str]] = []  # (-hash, first sentence): the highest hash is on top, to be replaced first
-    for row in rows:
-        first = _clean(row[0])
+    left_out: Counter[str] = Counter()
+    for texts in rows:
+        first = _clean(texts[0] or "")
         # The hash that seeds draw.rng, bare: a generator for each of 50 million rows would cost minutes.
         rank = -int(sha256(f"{seed}\x00{first}\x00parallel")[:16], 16)
         if len(heap) == size and rank < heap[0][0]:
             continue
-        row = (first, *map(_clean, row[1:]))
-        if not _is_usable(row):
+        row = (first, *(_clean(text or "") for text in texts[1:]))
+        if reason := check.flaw(row):
+            left_out[reason] += 1
             continue
         if first in best:
             # Of two translations of one sentence the one of lower hash, whichever comes first in the file.
             row = min(best[first], row, key=lambda r: sha256(f"{seed}\x00{r[-1]}\x00parallel"))
+            left_out["duplicates"] += 1
         elif len(heap) < size:
             heapq.heappush(heap, (rank, first))
         else:
             _, dropped = heapq.heapreplace(heap, (rank, first))
             del best[dropped]
         best[first] = row
-    return [(sha256("\t".join(best[first]))[:12], best[first]) for _, first in sorted(heap, reverse=True)]
+    order = [first for _, first in sorted(heap, reverse=True)]
+    return Drawn([(f"{prefix}-{sha256(chr(9).join(best[first]))[:12]}", *best[first]) for first in order], left_out)
 
 
 def _clean(text: str) -> str:
-    return text.replace("\n", " ").strip()
-
-
-def _is_usable(row: tuple[str, ...]) -> bool:
-    sound = all(part and len(part) <= _MAX_CHARS and not _BROKEN.search(part) for part in row)
-    return sound and (len(row) == 1 or row[0] != row[1])
+    """A sentence as people write it: on one line, composed, without entities and the escapes of tokenisers."""
+    text = text.replace("\n", " ")
+    # Twice: what was escaped twice ("&amp;quot;") is common in OPUS.
+    for _ in range(2 if "&" in text else 0):
+        text = _ENTITY.sub(lambda entity: html.unescape(entity.group()), text)
+    # "co @-@ operation" of Moses' tokenizer, "-LRB-" of the Penn Treebank's.
+    if "@" in text or "-" in text:
+        text = _BRACKET.sub(lambda name: _BRACKETS[name.group(1)], _SPLIT.sub(r"\1", text))
+    return normal(text).strip()
 
 
 # --- D_mt and D_comp
 
 
-def translation_rows(pairs: list[tuple[str, str, str]], source: str, target: str, prompt: str) -> list[dict[str, Any]]:
+def translation_rows(pairs: Sequence[tuple[str, ...]], source: str, target: str, prompt: str) -> list[dict[str, Any]]:
     """D_mt, both directions: -st asks for the target sentence, -ts for the source sentence."""
     names = LANGUAGES[source].name, LANGUAGES[target].name
     forward, backward = (prompt.replace("{source}", a).replace("{target}", b) for a, b in (names, reversed(names)))
@@ -134,7 +204,7 @@ def translation_rows(pairs: list[tuple[str, str, str]], source: str, target: str
     return rows
 
 
-def completion_rows(sentences: list[tuple[str, str]], target: str, seed: int, prompt: str) -> list[dict[str, Any]]:
+def completion_rows(sentences: Sequence[tuple[str, ...]], target: str, seed: int, prompt: str) -> list[dict[str, Any]]:
     """D_comp: each (id, sentence) cut at a place drawn uniformly, to be given back whole; some cannot be cut."""
     instruction = prompt.replace("{target}", LANGUAGES[target].name)
     rows = []

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from sdrrl_factory.recipe import Group
 from sdrrl_factory.transfer.sets import SYSTEMS
@@ -36,6 +36,8 @@ class Source(Group):
     format: Literal["auto", "alpaca", "sharegpt", "messages"] = "auto"
     """auto recognises Alpaca, Dolly, Bactrian-X, ShareGPT, OpenAI messages and plain question-answer columns."""
     columns: Columns = Field(default_factory=Columns)
+    turns: Literal["first", "last", "all"] = "first"
+    """Which turns of a conversation become records, each without those before it."""
     max_samples: int | None = Field(default=None, ge=1)
     """At most so many records of this source."""
     subset: str | None = None
@@ -53,6 +55,10 @@ class Generator(Group):
     """A checkpoint's folder or hub id; for a server, the model's name there."""
     template: str | None = "smollm2"
     """The LLaMA-Factory template; null: the checkpoint's own chat template."""
+    enable_thinking: bool | None = None
+    """Whether a reasoning model thinks first; null: as its template has it. Thoughts are never part of an answer."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """What the checkpoint's own chat template is given besides, here or on the server."""
     max_new_tokens: int = Field(default=256, ge=1)
     """An answer that is cut off here gives way to the ground truth."""
     temperature: float = Field(default=0.0, ge=0.0)
@@ -69,6 +75,8 @@ class Generator(Group):
     """Seconds a request may take."""
     retries: Annotated[int, Running] = Field(default=6, ge=0)
     """Tries after 429, 5xx, timeouts and broken connections, with growing waits."""
+    extra_body: dict[str, JsonValue] = {}
+    """Further keys of every request to the server, as they are."""
 
 
 class Sampling(Group):
@@ -95,6 +103,10 @@ class Translator(Group):
     """int8 is ctranslate2's alone."""
     template: str | None = None
     """chat: the LLaMA-Factory template; null: the checkpoint's own chat template."""
+    enable_thinking: bool | None = None
+    """chat: whether a reasoning model thinks first; null: as its template has it. Thoughts are never part of an answer."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """chat: what the checkpoint's own chat template is given besides, here or on the server."""
     prompt: str = "Translate the following sentence from {source} to {target}.\n{text}"
     """chat: what is asked, with {source}, {target} and {text}."""
     base_url: str | None = None
@@ -107,6 +119,8 @@ class Translator(Group):
     """Seconds a request may take."""
     retries: Annotated[int, Running] = Field(default=6, ge=0)
     """Tries after 429, 5xx, timeouts and broken connections, with growing waits."""
+    extra_body: dict[str, JsonValue] = {}
+    """chat: further keys of every request to the server, as they are."""
 
 
 class Quality(Group):
@@ -167,12 +181,20 @@ class CodeSwitch(Group):
     {source} and {target} stand for the languages' two-letter codes."""
 
 
+class PairColumns(Group):
+    """Which columns of a parallel file are the two sides, by name or by number from 1; null: a sample tells."""
+
+    source: int | str | None = None
+    target: int | str | None = None
+
+
 class Parallel(Group):
     """P: parallel text for D_mt and D_comp (section 3.2.4)."""
 
     source: str = "gettext"
-    """gettext (Django's catalogues), opus-100, or a path with {source} and {target}: .tsv, .tmx, .jsonl, .parquet, or a
-    Moses prefix."""
+    """gettext (Django's catalogues), opus-100, or a path with {source} and {target}: .tsv, .csv, .tmx, .jsonl,
+    .parquet, or a Moses prefix. Each side is checked against its language, and the pair by the filters' rules."""
+    columns: PairColumns = Field(default_factory=PairColumns)
     size: int = Field(default=1000, ge=0)
     """At most so many sentence pairs; 0 leaves out D_mt and D_comp."""
     monolingual: str | None = None

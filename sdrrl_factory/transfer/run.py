@@ -1,6 +1,7 @@
 """`sdrrl prepare`: shards of records through the stages of pipeline.py; locks, progress bars, the report, the card."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from sdrrl_factory.transfer.sets import has_natural, has_own_answers
 from sdrrl_factory.transfer.sources import Reading
 from sdrrl_factory.transfer.stage import Stage
 from sdrrl_factory.transfer.store import Store, columns, read_rows
-from sdrrl_factory.transfer.summary import Summary
+from sdrrl_factory.transfer.summary import Summary, in_words, ranked
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -124,10 +125,16 @@ def _resources(config: PrepareConfig, target: inputs.Target) -> dict[str, str]:
     if target.forward:
         resources["dictionary"] = f"{config.code_switch.dictionary}, {len(target.forward)} words"
     if target.pairs:
-        resources["parallel corpus"] = f"{config.parallel.source}, {len(target.pairs)} pairs"
+        left_out = _left_out(target.pairs_left_out)
+        resources["parallel corpus"] = f"{config.parallel.source}, {len(target.pairs)} pairs{left_out}"
     if target.sentences:
-        resources["monolingual text"] = f"{config.parallel.monolingual}, {len(target.sentences)} sentences"
+        left_out = _left_out(target.sentences_left_out)
+        resources["monolingual text"] = f"{config.parallel.monolingual}, {len(target.sentences)} sentences{left_out}"
     return resources
+
+
+def _left_out(reasons: Counter[str]) -> str:
+    return f"; left out: {in_words(ranked(reasons))}" if reasons else ""
 
 
 def run_stages(stages: list[Stage], store: Store, shards: list[Path]) -> list[Path]:

@@ -285,9 +285,9 @@ def test_no_false_alarm(tmp_path):
     """1,000 held-out items, those of the demo among them, against the demo's instructions and parallel sentences."""
     pytest.importorskip("django")
     from sdrrl_factory.transfer import parallel
-    from sdrrl_factory.transfer.recipe import Parallel
+    from sdrrl_factory.transfer.recipe import Filters, Parallel
 
-    pairs = [list(row[:2]) for row in parallel.load(Parallel(), "eng", "spa", 42)]
+    pairs = [list(row[:2]) for row in parallel.load(Parallel(), "eng", "spa", 42, Filters(), None).rows]
     assert len(pairs) > 200
     heldout = [line for path in (ROOT / "data/heldout/sentences").iterdir() for line in path.read_text().splitlines()]
     for path in sorted((ROOT / "data/heldout").glob("*.jsonl")):

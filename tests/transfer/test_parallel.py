@@ -4,24 +4,35 @@ import json
 import random
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import regex
 
 from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.transfer.parallel import check, completion_rows, load, monolingual, translation_rows
-from sdrrl_factory.transfer.recipe import Parallel
+from sdrrl_factory.transfer.recipe import Filters, Parallel
 from tests.conftest import command
 
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 PAIRS = [("p0", "The quick fox.", "Rubah yang cepat."), ("p1", "Yes.", "Ya.")]
 MT, COMP = Parallel().translation_prompt, Parallel().completion_prompt
 TEXTS = [(f"Sentence number {i} is here.", f"La frase número {i} está aquí.") for i in range(50)]
 
 
-def read(source, a="eng", b="spa", size=1000, seed=42):
+# Most texts here are too short or too alike for the rules; what checks them stands under "Checks".
+LAX = Filters(numbers=False, max_length_ratio=None, repeats=False, script=False, markup=False)
+
+
+def drawn(source, a="eng", b="spa", size=1000, seed=42, rules=LAX, tool=None, columns=None):
     with under("parallel"):
-        return load(Parallel(source=str(source), size=size), a, b, seed)
+        return load(Parallel(source=str(source), size=size, columns=columns or {}), a, b, seed, rules, tool)
+
+
+def read(*args, **keys):
+    return drawn(*args, **keys).rows
 
 
 def texts(rows):
@@ -82,7 +93,30 @@ def test_another_source_language_is_joined_by_message(pairs):
     assert len(french) > 100 and sum(s in spanish for _, _, s in french) > 100
 
 
-@pytest.mark.parametrize("code", [code for code in LANGUAGES if code != "eng"])
+# The paper's languages; most others have a catalogue too, shorter ones among them.
+PAPER = [
+    "fra",
+    "spa",
+    "ces",
+    "dan",
+    "ukr",
+    "bul",
+    "fin",
+    "hun",
+    "nob",
+    "ind",
+    "jpn",
+    "kor",
+    "por",
+    "slv",
+    "vie",
+    "pol",
+    "tha",
+    "khm",
+]
+
+
+@pytest.mark.parametrize("code", PAPER)
 def test_every_language_has_a_catalogue_in_its_script(pairs, code):
     rows = read("gettext", "eng", code, size=10_000)
     script = regex.compile("|".join(rf"\p{{{name}}}" for name in LANGUAGES[code].scripts))
@@ -272,12 +306,18 @@ MISTAKES = {
     "g.tmx": (tmx([("&b;", "x")], head=BOMB), r"g\.tmx:2: the document type above declares an entity"),
     "h.tmx": ("", r"h\.tmx:1: not well-formed XML"),
     "i.tmx": ('<?xml version="1.0" encoding="klingon"?><tmx/>', r"i\.tmx:1: not well-formed XML"),
-    "j.jsonl": ('{"translation": {"en": "a"}}\n', r"j\.jsonl:1: no en and es text"),
-    "k.jsonl": ('{"translation": {"en": "a", "es": 5}}\n', r"k\.jsonl:1: no en and es text"),
+    "j.jsonl": (
+        '{"translation": {"en": "a"}}\n',
+        r"j\.jsonl: no columns in English and Spanish \(the columns: en: 'a'\); name the two in ",
+    ),
+    "k.jsonl": (
+        '{"translation": {"en": "a", "es": 5}}\n',
+        r"parallel\.source: no usable pair .*k\.jsonl \(1 with an empty side\)",
+    ),
     "l.jsonl": ('{"en": "a", "es": "b"}\n[1]\n', r"l\.jsonl:2: list instead of an object"),
     "m.jsonl": ("{half\n", r"m\.jsonl:1: not JSON"),
     "n.parquet": ("PAR1 no", r"n\.parquet: not Parquet from row 1 on"),
-    "o.tmx": (tmx(TEXTS, ("en", "de")), r"parallel\.source: no usable pair"),
+    "o.tmx": (tmx(TEXTS, ("en", "de")), r"parallel\.source: no usable pair .*\(50 with an empty side\)"),
     "p.tsv": (tmx(TEXTS).encode("utf-16"), r"p\.tsv: UTF-16 or binary"),
     "q.tsv": ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", r"q\.tsv: a Git LFS pointer"),
     "r.tmx": (tmx(TEXTS)[:-40], r"r\.tmx:\d+: not well-formed XML"),
@@ -348,7 +388,8 @@ def test_a_long_tmx_needs_little_memory(tmp_path):
     code = (
         "import re, sys\n"
         "from sdrrl_factory.transfer.corpora import read_corpus\n"
-        "n = sum(1 for _ in read_corpus(sys.argv[1], 'eng', 'spa'))\n"
+        "from sdrrl_factory.transfer.recipe import PairColumns\n"
+        "n = sum(1 for _ in read_corpus(sys.argv[1], 'eng', 'spa', PairColumns(), None))\n"
         "print(n, re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"
     )
     peaks = []
@@ -390,7 +431,8 @@ def test_opus_100_out_of_reach_is_one_line():
     code = (
         "from sdrrl_factory.errors import under\n"
         "from sdrrl_factory.transfer import parallel, recipe\n"
-        "with under('parallel'): parallel.load(recipe.Parallel(source='opus-100'), 'spa', 'eng', 1)"
+        "with under('parallel'): parallel.load("
+        "recipe.Parallel(source='opus-100'), 'spa', 'eng', 1, recipe.Filters(), None)"
     )
     done = command(sys.executable, "-c", code, check=False)
     last = done.stderr.strip().splitlines()[-1]
@@ -404,12 +446,12 @@ def test_monolingual_text_is_drawn_by_content(tmp_path):
 
     def draw(path, size):
         with under("parallel"):
-            return monolingual(Parallel(monolingual=str(path), monolingual_size=size), "spa", 42)
+            return monolingual(Parallel(monolingual=str(path), monolingual_size=size), "spa", 42, LAX, None).rows
 
     rows = draw(tmp_path / "m.{target}.txt", 1000)
     assert sorted(s for _, s in rows) == sorted(sentences) and len({sid for sid, _ in rows}) == 30
     assert draw(tmp_path / "r.txt.gz", 8) == rows[:8]
-    assert draw(tmp_path / "m.{target}.txt", 0) == [] == monolingual(Parallel(), "spa", 42)
+    assert draw(tmp_path / "m.{target}.txt", 0) == [] == monolingual(Parallel(), "spa", 42, LAX, None).rows
     with pytest.raises(UserError, match=r"^parallel\.monolingual: .*absent\.txt not found"):
         draw(tmp_path / "absent.txt", 5)
     (tmp_path / "empty.txt").write_text("\n\n")
@@ -430,6 +472,175 @@ def test_an_unknown_placeholder_is_one_line(key, value, message):
     check(Parallel())
     with pytest.raises(UserError, match=rf"^parallel\.{key}: {message}"), under("parallel"):
         check(Parallel(**{key: value}))
+
+
+# --- Checks
+
+ENGLISH = [
+    "The committee will meet again on Thursday morning.",
+    "She has lived in this small village for many years.",
+    "Please close the window before you leave the room.",
+    "Our train was late because of the heavy snow.",
+    "He wants to know where the nearest hospital is.",
+    "They are building a new bridge across the river.",
+]
+SPANISH = [
+    "La comisión se reunirá de nuevo el jueves por la mañana.",
+    "Ella vive en este pequeño pueblo desde hace muchos años.",
+    "Por favor, cierre la ventana antes de salir de la habitación.",
+    "Nuestro tren llegó tarde por culpa de la nieve.",
+    "Quiere saber dónde está el hospital más cercano.",
+    "Están construyendo un puente nuevo sobre el río.",
+]
+TRUE_PAIRS = sorted(zip(ENGLISH, SPANISH, strict=True))
+
+
+@pytest.fixture(scope="module")
+def tool():
+    return Identifier()
+
+
+def write(path, rows):
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_lines_of_another_language_are_left_out_and_counted(tmp_path, tool):
+    wrong = [
+        ("This line has not been translated.", "Diese Zeile ist auf Deutsch geschrieben worden."),
+        ("The sitting was closed.", "La séance est levée à 23h25"),
+        ("Cette ligne est en français.", "Esta línea está en español."),
+        ("This one was never translated at all.", "That is left in English too, as you see."),
+    ]
+    path = write(tmp_path / "c.tsv", [*TRUE_PAIRS, *wrong])
+    rows, left_out = drawn(path, tool=tool, rules=Filters())
+    assert texts(rows) == TRUE_PAIRS
+    assert left_out == {"not in Spanish": 3, "not in English": 1}
+    # Without an identifier nobody can tell.
+    assert len(read(path)) == 10
+
+
+def test_the_filters_rules_hold_for_pairs_too(tmp_path, tool):
+    wrong = [
+        ("There were 12 of them in the room.", "Había 15 de ellos en la habitación."),
+        ("Yes, that is quite right, I think so too.", "Sí" + ", y además otra cosa muy distinta" * 6 + "."),
+    ]
+    rows, left_out = drawn(write(tmp_path / "c.tsv", [*TRUE_PAIRS, *wrong]), tool=tool, rules=Filters())
+    assert texts(rows) == TRUE_PAIRS and left_out == {"lost number": 1, "length ratio": 1}
+
+
+def test_monolingual_text_is_checked(tmp_path, tool):
+    (tmp_path / "m.txt").write_text(
+        "\n".join([*SPANISH, *ENGLISH[:2], "Wir haben heute keine Zeit."]), encoding="utf-8"
+    )
+    config = Parallel(monolingual=str(tmp_path / "m.txt"))
+    rows, left_out = monolingual(config, "spa", 42, Filters(), tool)
+    assert sorted(s for _, s in rows) == sorted(SPANISH) and left_out == {"not in Spanish": 3}
+
+
+TABLES = {
+    "Tatoeba": lambda i, a, b: (str(1276 + i), a, str(2481 + i), b),
+    "turned round": lambda i, a, b: (b, a),
+    "ManyThings": lambda i, a, b: (a, b, f"CC-BY 2.0 (France) Attribution: tatoeba.org #{i} (CM) & #{i + 7} (Alma)"),
+    "scored": lambda i, a, b: (f"0.{i}", b, a),
+    "ParaCrawl": lambda i, a, b: (f"http://a.example/{i}", f"http://b.example/{i}", a, b),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_columns_of_a_table_are_told_by_what_stands_in_them(tmp_path, tool, name):
+    rows = [TABLES[name](i, a, b) for i, (a, b) in enumerate(TRUE_PAIRS)]
+    path = write(tmp_path / "c.tsv", rows)
+    assert texts(read(path, tool=tool, rules=Filters())) == TRUE_PAIRS
+    assert texts(read(path, "spa", "eng", tool=tool, rules=Filters())) == sorted((b, a) for a, b in TRUE_PAIRS)
+
+
+@pytest.mark.parametrize("columns", [{"source": 4, "target": 2}, {"source": "b", "target": "a"}])
+def test_the_columns_of_a_table_can_be_named(tmp_path, columns):
+    rows = [("1", b, "2", a) for a, b in TRUE_PAIRS]
+    path = write(tmp_path / "c.tsv", [("n", "a", "m", "b"), *rows])
+    wanted = TRUE_PAIRS if columns["source"] == "b" else sorted([*TRUE_PAIRS, ("b", "a")])
+    assert texts(read(path, columns=columns)) == wanted
+
+
+@pytest.mark.parametrize("header", [("en", "es"), ("source", "target"), ("English", "Spanish"), ("eng", "spa_Latn")])
+def test_a_header_is_no_pair(tmp_path, tool, header):
+    assert texts(read(write(tmp_path / "c.tsv", [header, *TRUE_PAIRS]), tool=tool)) == TRUE_PAIRS
+
+
+def test_rows_of_any_names_are_told_and_can_be_named(tmp_path, tool):
+    rows = [{"id": i, "tgt": b, "src": a, "url": f"http://x.example/{i}"} for i, (a, b) in enumerate(TRUE_PAIRS)]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert texts(read(tmp_path / "c.jsonl", tool=tool)) == TRUE_PAIRS
+    assert texts(read(tmp_path / "c.jsonl", columns={"source": "src", "target": "tgt"})) == TRUE_PAIRS
+    lines = "".join(f'{i},"{b}","{a}"\n' for i, (a, b) in enumerate(TRUE_PAIRS))
+    (tmp_path / "c.csv").write_text(f"id,one,two\n{lines}", encoding="utf-8")
+    assert texts(read(tmp_path / "c.csv", tool=tool)) == TRUE_PAIRS
+
+
+NO_PAIRS = {
+    "one language": [(str(i), a, str(2481 + i)) for i, a in enumerate(ENGLISH)],
+    "the wrong language": [(a, f"{a} Das ist ein deutscher Satz, und noch ein zweiter dazu.") for a in ENGLISH],
+}
+
+
+@pytest.mark.parametrize("name", NO_PAIRS)
+def test_what_is_no_pair_of_the_languages_is_one_line_with_its_columns(tmp_path, tool, name):
+    path = write(tmp_path / "c.tsv", NO_PAIRS[name])
+    with pytest.raises(UserError, match=r"c\.tsv: no columns in English and Spanish \(the columns: 1: '") as err:
+        read(path, tool=tool)
+    assert str(err.value).endswith("; name the two in parallel.columns, or another file")
+    assert "The committee will meet" in str(err.value) and "\n" not in str(err.value)
+
+
+@pytest.mark.parametrize("columns", [{"source": 9}, {"source": "src"}, {"target": "Spanish"}])
+def test_a_column_that_is_not_there_is_one_line(tmp_path, columns):
+    with pytest.raises(UserError, match=r"c\.tsv: no column (9|'src'|'Spanish') \("):
+        read(write(tmp_path / "c.tsv", TRUE_PAIRS), columns=columns)
+
+
+def test_a_moses_pair_of_another_language_is_refused_with_counts(tmp_path, tool):
+    (tmp_path / "c.en").write_text("\n".join(ENGLISH) + "\n")
+    (tmp_path / "c.es").write_text("Das ist ein deutscher Satz, und noch ein zweiter dazu.\n" * 6)
+    with pytest.raises(UserError, match=r"no usable pair of eng and spa in .* \(6 not in Spanish\); name another"):
+        read(tmp_path / "c", tool=tool)
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("Tom &amp; Ann said &quot;no&quot;.", 'Tom & Ann said "no".'),
+        ("It &amp;quot;is&amp;quot; &#39;so&#x27;.", "It \"is\" 'so'."),
+        ("A well @-@ known fact and @/@ or two", "A well-known fact and/or two"),
+        ("See -LRB- page one -RRB- and -LSB- note -RSB-", "See ( page one ) and [ note ]"),
+        ("a &#124; b and AT&T; no entity & none", "a | b and AT&T; no entity & none"),
+        ("Cafe\u0301 con leche", "Caf\u00e9 con leche"),
+    ],
+)
+def test_entities_and_escapes_are_undone(tmp_path, raw, clean):
+    path = write(tmp_path / "c.tsv", [(raw, "Otra cosa distinta"), ("Another one", raw)])
+    assert texts(read(path)) == sorted([(clean, "Otra cosa distinta"), ("Another one", clean)])
+
+
+def test_a_null_side_drops_its_pair(tmp_path, tool):
+    rows = [{"translation": {"en": a, "es": b}} for a, b in TRUE_PAIRS]
+    rows[2:2] = [{"translation": {"en": "Nothing here.", "es": None}}, {"translation": {"en": "Nor here."}}]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, left_out = drawn(tmp_path / "c.jsonl", tool=tool)
+    assert texts(found) == TRUE_PAIRS and left_out == {"with an empty side": 2}
+    path = write(tmp_path / "c.tsv", [*TRUE_PAIRS[:3], ("Alone in its line.",), *TRUE_PAIRS[3:]])
+    found, left_out = drawn(path, tool=tool)
+    assert texts(found) == TRUE_PAIRS and left_out == {"with an empty side": 1}
+
+
+def test_real_europarl_has_lines_in_other_languages(tool):
+    prefix = SHARED / "parallel" / "europarl.{source}-{target}"
+    if not (SHARED / "parallel").is_dir():
+        pytest.skip("needs the shared Europarl sample")
+    rows, left_out = drawn(prefix, "eng", "ces", 5000, tool=tool, rules=Filters())
+    foreign = re.compile(r"\b(séance|seduta|Sitzung|Bericht|sesión|Posiedzenie|sessão|closed|votes|Nous)\b")
+    assert len(rows) > 800 and left_out["not in Czech"] > 80
+    assert sum(bool(foreign.search(czech)) for _, _, czech in rows) <= 3
 
 
 # --- Data sets
