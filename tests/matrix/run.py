@@ -85,7 +85,7 @@ def make(cell: str) -> Path:
 def test(cell: str, python: Path) -> tuple[bool, str]:
     """Whether its tests passed, and pytest's own count of them."""
     environment = {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}", **ENVIRONMENT.get(cell, {})}
-    # What DeepSpeed compiles names the environment it was compiled in: in one folder, two of them undo each other's work.
+    # What DeepSpeed compiles names its environment: in one folder, two environments undo each other's work.
     environment["TORCH_EXTENSIONS_DIR"] = str(MATRIX / cell / "torch_extensions")
     tests = TESTS
     if cell in COMET_CELLS:
