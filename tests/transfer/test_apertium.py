@@ -116,3 +116,25 @@ def test_another_version_of_the_pair_is_another_translator(tmp_path, monkeypatch
     first = signature("one")
     assert signature("one") == first
     assert len({first, signature("two"), signature("one", "-b")}) == 3
+
+
+@pytest.mark.parametrize(
+    ("pairs", "next_step"),
+    [
+        (["eng-spa", "spa-por", "por-spa"], "set translator.via: [spa], as eng-spa and spa-por are installed"),
+        (["en-es", "es-pt"], "set translator.via: [spa], as en-es and es-pt are installed"),
+        (["eng-spa", "por-spa"], "see `apt-cache search apertium-`"),
+        (["eng-spa", "spa-cat"], "see `apt-cache search apertium-`"),
+        ([], "see `apt-cache search apertium-`"),
+    ],
+    ids=str,
+)
+def test_where_both_halves_are_there_a_pivot_is_suggested(pairs, next_step, tmp_path, monkeypatch):
+    modes = tmp_path / "share/apertium/modes"
+    modes.mkdir(parents=True)
+    for pair in pairs:
+        (modes / f"{pair}.mode").write_text("cat")
+    monkeypatch.setattr(shutil, "which", lambda program: str(tmp_path / "bin/apertium"))
+    with pytest.raises(UserError) as err:
+        Apertium([("eng", "por")])
+    assert str(err.value).startswith("Apertium has no pair eng-por here") and next_step in str(err.value)

@@ -133,7 +133,7 @@ def test_a_server_is_asked_the_same_way(stage):
     [
         (Generator(backend="server"), "^generator.base_url: backend server needs an address; write one like"),
         (Generator(backend="server", base_url="nowhere"), "^generator.base_url: 'nowhere' is no address"),
-        (Generator(model="./nowhere"), "^generator.model: no checkpoint at ./nowhere"),
+        (Generator(model="./nowhere"), "^generator.model: no checkpoint at ./nowhere .looked in /.*; mend the path, or name"),
     ],
 )
 def test_a_mistake_is_said_at_once(config, expected, memory):

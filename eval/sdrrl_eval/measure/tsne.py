@@ -61,7 +61,7 @@ def tsne(models: Sequence[str], source: str, target: str, output: str, template:
     sources, targets = _pairs(source, target)
     for model in models:
         with under("--model"):
-            check_checkpoint(model)
+            check_checkpoint(model, is_trained=True)
     measured, points = [], []
     for model in models:
         lm = LM(model, template)

@@ -41,12 +41,12 @@ class Apertium:
         installed = {path.stem: path for path in sorted(modes.glob("*.mode"))}
         self._modes, self._versions = {}, {}
         for source, target in pairs:
-            names = [f"{a}-{b}" for a in _codes(source) for b in _codes(target)]
+            names = _names(source, target)
             mode = next((installed[name] for name in names if name in installed), None)
             if mode is None:
                 raise UserError(
                     f"Apertium has no pair {names[0]} here (installed: {', '.join(installed) or 'none'})",
-                    "see `apt-cache search apertium-` for a package with it, or choose another target_lang",
+                    _next_step(source, target, set(installed)),
                 )
             self._modes[source, target] = _stages(mode)
             self._versions[source, target] = _version(mode)
@@ -64,6 +64,21 @@ class Apertium:
                 stream = list(pool.map(partial(_run, tagger), stream))
             stream = _through(after, stream)
         return [_plain(text) for text in stream]
+
+
+def _next_step(source: str, target: str, installed: set[str]) -> str:
+    """What to do about a pair that is not installed: go through another language, where both halves are."""
+    for pivot in LANGUAGES:
+        there = installed.intersection(_names(source, pivot))
+        onward = installed.intersection(_names(pivot, target))
+        if there and onward:
+            return f"set translator.via: [{pivot}], as {min(there)} and {min(onward)} are installed"
+    return "see `apt-cache search apertium-` for a package with it, or choose another target_lang"
+
+
+def _names(source: str, target: str) -> list[str]:
+    """What a pair may be called: packages take one code or another of a language."""
+    return [f"{a}-{b}" for a in _codes(source) for b in _codes(target)]
 
 
 def _escaped(match: re.Match) -> str:
