@@ -15,7 +15,7 @@ _PADDING, _FEW = 0.1, 1024
 def check(config: EvalConfig) -> None:
     """Say at once that a local checkpoint or adapter is not there; a hub id passes."""
     with under("model"):
-        check_checkpoint(config.model)
+        check_checkpoint(config.model, is_trained=True)
     if config.adapter and not is_hub_id(config.adapter):
         adapter = Path(config.adapter)
         for names in (["adapter_config.json"], ["adapter_model.safetensors", "adapter_model.bin"]):
