@@ -5,10 +5,11 @@ llamafactory 0.9.5 and imported where it is used: its import takes seconds.
 """
 
 import contextlib
+import copy
 import difflib
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sdrrl_factory.errors import UserError
 
@@ -37,8 +38,21 @@ def check_template(name: str) -> None:
         raise UserError(f"LLaMA-Factory has no template {name!r}", fix)
 
 
-def prompt_encoder(tokenizer: Any, name: str) -> Callable[[str, str], list[int]]:
-    """(user, system) -> the ids of the prompt in the template's form, as they are trained; the tokenizer is mended.
+class PromptFormat(NamedTuple):
+    """A template with a tokenizer.
+
+    encode: (user, system) -> the ids of the prompt, as they are trained. stops: the tokens that end an answer.
+    """
+
+    encode: Callable[[str, str], list[int]]
+    stops: list[int]
+
+
+def prompt_format(tokenizer: Any, name: str, enable_thinking: bool | None = None) -> PromptFormat:
+    """The template's form of a prompt; the tokenizer is mended.
+
+    enable_thinking: of a template of a reasoning model, false puts an empty thought before the answer; null is
+        LLaMA-Factory's default, true.
 
     Raises: UserError, as `check_template`.
     """
@@ -46,13 +60,17 @@ def prompt_encoder(tokenizer: Any, name: str) -> Callable[[str, str], list[int]]
     from llamafactory.hparams import DataArguments
 
     check_template(name)
-    template = get_template_and_fix_tokenizer(tokenizer, DataArguments(template=name))
+    # A copy: LLaMA-Factory has one template of each name, and another model in this process may think.
+    template = copy.copy(get_template_and_fix_tokenizer(tokenizer, DataArguments(template=name)))
+    if enable_thinking is not None:
+        template.enable_thinking = enable_thinking
 
     def encode(user: str, system: str) -> list[int]:
         turns = [{"role": "user", "content": user}, {"role": "assistant", "content": ""}]
         return template.encode_oneturn(tokenizer, turns, system or None)[0]
 
-    return encode
+    stops = [stop for stop in template.get_stop_token_ids(tokenizer) if stop not in (None, tokenizer.unk_token_id)]
+    return PromptFormat(encode, stops)
 
 
 def parse(recipe: dict[str, Any]) -> tuple[Any, Any, Any, Any]:

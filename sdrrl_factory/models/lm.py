@@ -1,6 +1,6 @@
 """A causal language model as the generator and the evaluator use it: prompts in, answers or losses out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+_TAIL = 16  # tokens at a prompt's end among which the word that opens a thought would be
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,13 @@ class Generation:
     finish: str
 
 
+def check_format(template: str | None, chat_template_kwargs: Mapping[str, Any] | None) -> None:
+    """Raises: UserError, where LLaMA-Factory's template would not look at what its prompt is to be made with."""
+    if template and chat_template_kwargs:
+        what = f"LLaMA-Factory's template {template} takes none: they are for the checkpoint's own chat template"
+        raise UserError(what, "remove them, or set template: null", key="chat_template_kwargs")
+
+
 class LM:
     """A checkpoint with its prompt format, on the GPU if there is one, in the checkpoint's own precision.
 
@@ -28,13 +36,27 @@ class LM:
         path: a checkpoint folder or a hub id.
         template: a LLaMA-Factory template by name; None takes the checkpoint's own chat template.
         adapter: a LoRA folder put over it.
+        enable_thinking: whether a model that can think first does so; None: as the template has it.
+        chat_template_kwargs: what the checkpoint's own chat template is given besides.
 
-    Raises: UserError about the key "model", "template" or "adapter", here and wherever memory runs out.
+    Raises: UserError about the key "model", "template", "chat_template_kwargs" or "adapter", here and wherever memory
+    runs out.
     """
 
-    def __init__(self, path: str, template: str | None = None, adapter: str | None = None):
+    def __init__(
+        self,
+        path: str,
+        template: str | None = None,
+        adapter: str | None = None,
+        *,
+        enable_thinking: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ):
         import torch
 
+        check_format(template, chat_template_kwargs)
+        thinking = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+        self._chat_template_kwargs = {**thinking, **(chat_template_kwargs or {})}
         with under("model"):
             check_checkpoint(path)
         self.path = path
@@ -48,18 +70,19 @@ class LM:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._encode_prompt: Callable[[str, str], list[int]] = self._by_chat_template
+        stops: list[int] = []
         if template:
-            from sdrrl_factory.factory import prompt_encoder
+            from sdrrl_factory.factory import prompt_format
 
             with under("template"):
-                self._encode_prompt = prompt_encoder(self.tokenizer, template)
+                self._encode_prompt, stops = prompt_format(self.tokenizer, template, enable_thinking)
         elif not self.tokenizer.chat_template:
             fix = "set `template:` to its LLaMA-Factory template"
             raise UserError(f"{path} has no chat template", fix, key="model")
         # A checkpoint may end its answers by more tokens than its tokenizer knows of (Llama 3's <|eot_id|>).
         ends = self.model.generation_config.eos_token_id
-        stops = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
-        self.stops = sorted(stop for stop in stops if stop is not None)
+        ends = [*stops, self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
+        self.stops = sorted({stop for stop in ends if stop is not None})
         self._largest: int | None = None  # the most rows that memory holds, once it has run out
 
     def _by_chat_template(self, user: str, system: str) -> list[int]:
@@ -69,7 +92,9 @@ class LM:
         if system:
             turns.insert(0, {"role": "system", "content": system})
         try:
-            return self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+            return self.tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, return_dict=False, **self._chat_template_kwargs
+            )
         except TemplateError as err:
             what = f"the chat template of {self.path} fails ({' '.join(str(err).split())})"
             raise UserError(what, "set `template:` to its LLaMA-Factory template", key="model") from None
@@ -89,6 +114,8 @@ class LM:
         systems: Sequence[str] | None = None,
     ) -> list[Generation]:
         """Answer each of `users`, in their order; `progress` is told how many more are done.
+
+        What a model thinks before it answers stands in the text, between the words of `scaffolding.THOUGHTS`.
 
         Batches are sorted by length (less padding), padded on the left, let go of answers that have ended, and halve
         themselves, for good, when memory runs out. With a temperature an answer depends on its prompt and its one of
@@ -153,11 +180,25 @@ class LM:
 
         pad = self.tokenizer.pad_token_id
         generations = []
-        for row in continuations(self.model, prompts, max_new_tokens, self.stops, pad, noise):
+        rows = continuations(self.model, prompts, max_new_tokens, self.stops, pad, noise)
+        for prompt, row in zip(prompts, rows, strict=True):
             ended = row[-1] in self.stops
-            text = self.tokenizer.decode(row[:-1] if ended else row, skip_special_tokens=True).strip()
+            text = self._text(prompt, row[:-1] if ended else row)
             generations.append(Generation(text, "stop" if ended else "length"))
         return generations
+
+    def _text(self, prompt: list[int], row: list[int]) -> str:
+        """The text of an answer's tokens; the words around a thought stay in it, wherever they are special tokens."""
+        from sdrrl_factory.models.scaffolding import THOUGHTS, has_thought, opened_thought
+
+        # A chat template may begin the thought itself, at the prompt's end (DeepSeek-R1).
+        text = opened_thought(self.tokenizer.decode(prompt[-_TAIL:])) + self.tokenizer.decode(row)
+        if not has_thought(text):
+            return self.tokenizer.decode(row, skip_special_tokens=True).strip()
+        for token in self.tokenizer.all_special_tokens:
+            if not any(token in word for words in THOUGHTS for word in words):
+                text = text.replace(token, "")
+        return text.strip()
 
     def answer_loss(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[tuple[float, int]]:
         """Per (question, answer): the summed cross-entropy of the answer's tokens in nats, and how many they are."""

@@ -3,7 +3,7 @@
 The generator, the chat translator and the evaluator all ask through it, so they share what one model has answered.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from sdrrl_factory.memory import Memory, key_of, kind_of
 from sdrrl_factory.models import checkpoint
 from sdrrl_factory.models.hub import local_folder
 from sdrrl_factory.models.lm import LM, Generation
+from sdrrl_factory.models.scaffolding import without_scaffolding
 from sdrrl_factory.models.server import Server, conversation
 
 # (what is counted, of how many, how many the memory has) -> a context whose value is told how many more are done.
@@ -26,6 +27,11 @@ class _Prompt(NamedTuple):
     system: str
     user: str
     seed: int | None
+
+
+def set_keys(**keys: Any) -> dict[str, Any]:
+    """Those that are set: answers remembered before a key was there stay valid without it."""
+    return {name: value for name, value in keys.items() if value is not None and value != {}}
 
 
 def silent(what: str, total: int, remembered: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -58,6 +64,7 @@ class RememberedModel:
         server_run: the answers of a server are shared among runs of this name only. Nothing tells whether it still has
             the same checkpoint behind the same name, so evaluations, which compare checkpoints, share none.
         report: shows what is done, where something has to be asked.
+        settings: the keys of a recipe that shape the answers beside these, where they are set (`set_keys`).
     """
 
     def __init__(
@@ -71,10 +78,12 @@ class RememberedModel:
         server: Server | None = None,
         server_run: str | None = None,
         report: Report = silent,
+        settings: Mapping[str, Any] | None = None,
     ):
         self.memory, self._load, self._server, self._report = memory, load, server, report
         self._server_run = server_run
         self._checkpoint = (model, template, adapter)
+        self._settings = dict(settings or {})
 
     @cached_property
     def model(self) -> LM:
@@ -82,14 +91,14 @@ class RememberedModel:
         return self._load()
 
     @cached_property
-    def identity(self) -> dict[str, str | None]:
+    def identity(self) -> dict[str, Any]:
         """What tells this model from any other, in every kind of the memory."""
         model, template, adapter = self._checkpoint
         if self._server:
-            return {"server": self._server.base_url, "model": model, "run": self._server_run}
+            return {"server": self._server.base_url, "model": model, "run": self._server_run, **self._settings}
         if local_folder(model) is None:
             self.model  # noqa: B018  # downloads it: only then it is clear what stands behind a hub id
-        return checkpoint.identity(model, template, adapter)
+        return checkpoint.identity(model, template, adapter) | self._settings
 
     def generate(
         self,
@@ -101,7 +110,9 @@ class RememberedModel:
         systems: Sequence[str] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Generation]:
-        """As `LM.generate`; of a server, `batch_size` is of no account. With a temperature, `seeds` are needed.
+        """As `LM.generate`, without thoughts and control tokens. With a temperature, `seeds` are needed.
+
+        Of a server, `batch_size` is of no account. The memory keeps what the model wrote, thoughts too.
 
         progress: is told how many more are done, in place of a report.
         """
@@ -115,7 +126,8 @@ class RememberedModel:
         else:
             ask = partial(self._ask_lm, max_new_tokens, temperature, batch_size)
         report = partial(_counted, progress) if progress else self._report
-        return [Generation(*answer) for answer in self._values("generate", settings, what, prompts, ask, report)]
+        answers = self._values("generate", settings, what, prompts, ask, report)
+        return [without_scaffolding(Generation(*answer)) for answer in answers]
 
     def _ask_lm(self, max_new_tokens: int, temperature: float, batch_size: int, prompts: list[_Prompt]) -> _Batches:
         for batch in _batches(prompts, batch_size, self._tokens_of_prompt):

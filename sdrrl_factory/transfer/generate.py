@@ -11,8 +11,8 @@ from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import fingerprint
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.checkpoint import check_checkpoint
-from sdrrl_factory.models.lm import LM
-from sdrrl_factory.models.remembered import RememberedModel
+from sdrrl_factory.models.lm import LM, check_format
+from sdrrl_factory.models.remembered import RememberedModel, set_keys
 from sdrrl_factory.models.server import Server
 from sdrrl_factory.transfer.draw import rng
 from sdrrl_factory.transfer.recipe import Generator
@@ -39,7 +39,7 @@ class Generate(Stage):
     checkpoint: str
     seed: int
     memory: Path = running()
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     @contextmanager
     def open(self, progress: Progress = unseen) -> Iterator[Answering | None]:
@@ -95,8 +95,12 @@ def make(config: Generator, memory: Memory) -> RememberedModel:
         if config.backend == "transformers":
             with under("model"):
                 check_checkpoint(config.model)
-            load = partial(LM, config.model, config.template)
-            return RememberedModel(memory, config.model, config.template, load=load)
+            check_format(config.template, config.chat_template_kwargs)
+            thinking = set_keys(
+                enable_thinking=config.enable_thinking, chat_template_kwargs=config.chat_template_kwargs
+            )
+            load = partial(LM, config.model, config.template, **thinking)
+            return RememberedModel(memory, config.model, config.template, load=load, settings=thinking)
         if not config.base_url:
             fix = "write one like http://localhost:8000/v1"
             raise UserError("backend server needs an address", fix, key="base_url")
@@ -107,5 +111,8 @@ def make(config: Generator, memory: Memory) -> RememberedModel:
             concurrency=config.concurrency,
             timeout=config.timeout,
             retries=config.retries,
+            extra_body=config.extra_body,
+            enable_thinking=config.enable_thinking,
+            chat_template_kwargs=config.chat_template_kwargs,
         )
-        return RememberedModel(memory, config.model, server=server)
+        return RememberedModel(memory, config.model, server=server, settings=set_keys(extra_body=server.extra_body))

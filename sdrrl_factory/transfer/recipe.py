@@ -104,7 +104,7 @@ class Translator(Group):
     template: str | None = None
     """chat: the LLaMA-Factory template; null: the checkpoint's own chat template."""
     enable_thinking: bool | None = None
-    """chat: whether a reasoning model thinks first; null: as its template has it. Thoughts are never part of an answer."""
+    """chat: whether a reasoning model thinks first; null: as its template has it."""
     chat_template_kwargs: dict[str, JsonValue] = {}
     """chat: what the checkpoint's own chat template is given besides, here or on the server."""
     prompt: str = "Translate the following sentence from {source} to {target}.\n{text}"
@@ -176,9 +176,10 @@ class CodeSwitch(Group):
 
     probability: float = Field(default=0.15, ge=0.0, le=1.0)
     """Of each word of a question that the dictionary knows; 0 is the ablation without code-switching."""
-    dictionary: str = "freedict"
-    """freedict (Debian's packages), induced (from the parallel corpus), or the path of a MUSE or TSV file, in which
-    {source} and {target} stand for the languages' two-letter codes."""
+    dictionary: str | dict[str, str] = "freedict"
+    """freedict (Debian's packages), induced (from the parallel corpus), none (no question is switched), or the path of
+    a MUSE or TSV file, in which {source} and {target} stand for the languages' two-letter codes; or a map from target
+    languages to these."""
 
 
 class PairColumns(Group):
@@ -192,7 +193,8 @@ class Parallel(Group):
     """P: parallel text for D_mt and D_comp (section 3.2.4)."""
 
     source: str = "gettext"
-    """gettext (Django's catalogues), opus-100, or a path with {source} and {target}: .tsv, .csv, .tmx, .jsonl,
+    """gettext (Django's catalogues), gettext:NAME,NAME (those of any installed packages, sentences before labels),
+    opus-100, or a path with {source} and {target}: .tsv, .csv, .tmx, .jsonl,
     .parquet, or a Moses prefix. Each side is checked against its language, and the pair by the filters' rules."""
     columns: PairColumns = Field(default_factory=PairColumns)
     size: int = Field(default=1000, ge=0)

@@ -117,13 +117,13 @@ def test_what_fails_is_counted_told_and_asked_again(files, serve, capsys):
     tasks = [task_of(task="off_target", path=questions, langs=["spa"])]
     results = runner.run(recipe(files, fake.url, *tasks), "r.yaml")
     said = capsys.readouterr().out
-    assert "off_target.spa: 3 items, 1 without an answer (400)" in said
+    assert "off_target.spa: 3 items, 1 without an answer (400: as told)" in said
     about = results["parts"]["off_target.spa"]
-    assert about["finish"] == {"error: 400": 1, "stop": 2} and about["empty"] == 1
+    assert about["finish"] == {"error: 400: as told": 1, "stop": 2} and about["empty"] == 1
     [score] = results["scores"]
     assert score["value"] == pytest.approx(100 / 3, abs=1e-4) and score["confusion"] == {"spa": 2, "": 1}
     rows = [json.loads(line) for line in predictions(files)["off_target.spa.jsonl"].splitlines()]
-    assert [r["finish"] for r in rows] == ["stop", "error: 400", "stop"] and rows[1]["output"] == ""
+    assert [r["finish"] for r in rows] == ["stop", "error: 400: as told", "stop"] and rows[1]["output"] == ""
     broken["now"], asked = False, len(fake.requests)
     assert runner.run(recipe(files, fake.url, *tasks), "r.yaml")["scores"][0]["value"] == 0
     assert len(fake.requests) == asked + 1

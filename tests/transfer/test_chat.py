@@ -8,6 +8,7 @@ from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.lm import LM, Generation
 from sdrrl_factory.transfer.recipe import Translator
 from sdrrl_factory.transfer.translate.chat import Chat
+from sdrrl_factory.transfer.translate.engine import Engine, NoTranslation
 
 SERVED = Translator(backend="chat", model="m", base_url="http://127.0.0.1:9/v1", max_new_tokens=7)
 
@@ -38,7 +39,27 @@ def test_the_prompt_names_the_languages():
 
 def test_what_is_cut_off_or_failed_is_empty():
     chat, _ = answering(Generation("Ho", "length"), Generation("", "error: 400"), Generation("Sí", "stop"))
-    assert chat.translate(["a", "b", "c"], "eng", "spa") == ["", "", "Sí"]
+    assert chat.translate(["a", "b", "c"], "eng", "spa") == [
+        NoTranslation("cut off"), NoTranslation("error: 400"), "Sí",
+    ]  # fmt: skip
+
+
+def test_a_rejection_says_what_the_server_said():
+    chat, asked = answering(Generation("", "error: 400: too long"), Generation("Sí", "stop"), Generation("S", "length"))
+    out = Engine(chat, Memory(Path(":memory:"))).texts(["One.", "Yes.", "Two."], "eng", "spa")
+    assert out == [(None, "error: 400: too long"), ("Sí", ""), (None, "cut off")]
+    assert [len(prompts) for prompts, _, _ in asked] == [3]  # none of them once more, alone
+
+
+@pytest.mark.parametrize("thought", ["<think>\nShort.\n</think>\n\n", "It is a greeting.\n</think>\n\n"])
+def test_a_thought_is_no_part_of_a_translation(thought):
+    chat, _ = answering(Generation(f"{thought}Hola.<|im_end|>", "stop"), Generation("<think>Hm", "stop"))
+    assert chat.translate(["Hi.", "Ho."], "eng", "spa") == ["Hola.", NoTranslation("cut off")]
+
+
+@pytest.mark.parametrize("keys", [{"enable_thinking": False}, {"extra_body": {"top_k": 1}}])
+def test_keys_that_shape_the_answers_change_the_name(keys):
+    assert served(SERVED.model_copy(update=keys)).name != served().name
 
 
 @pytest.mark.parametrize(
@@ -71,9 +92,12 @@ def test_the_model_itself_translates(tiny):
     prompts = [f"Translate the following sentence from Spanish to English.\n{s}" for s in segments]
     plain = LM(str(tiny), template="smollm2").generate(prompts, 40, 1)
     out = chat.translate(segments, "spa", "eng")
-    assert any(out) and not all(out)  # one ends by itself
+    assert {type(text) for text in out} == {str, NoTranslation}  # one ends by itself
     for text, answer in zip(out, plain, strict=True):
-        assert text == "" if answer.finish == "length" else text.strip('"“”') == answer.text.strip('"“”')
+        if answer.finish == "length":
+            assert text == NoTranslation("cut off")
+            continue
+        assert text.strip('"“”') == answer.text.strip('"“”')
 
 
 def test_the_name_changes_with_what_shapes_a_translation_only(monkeypatch):

@@ -15,8 +15,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.memory import Memory
 from sdrrl_factory.models import server as module
 from sdrrl_factory.models.lm import LM, Generation
+from sdrrl_factory.models.remembered import RememberedModel
 from sdrrl_factory.models.server import Server
 from sdrrl_factory.transfer.generate import Generate, identity
 from sdrrl_factory.transfer.recipe import Generator, Translator
@@ -200,13 +202,22 @@ def test_retry_after_is_honoured_and_capped(serve, monkeypatch, date):
 @pytest.mark.parametrize(
     ("bad", "finish", "tries"),
     [
-        ((400, {"error": {"message": "too long\nby 12 tokens", "code": None}}, {}), "error: 400", 1),
+        (
+            (400, {"error": {"message": "too long\nby 12 tokens", "code": None}}, {}),
+            "error: 400: too long by N tokens",
+            1,
+        ),
         ((422, {"detail": [{"loc": ["body"]}]}, {}), "error: 422", 1),
         ((200, "<html></html>", {"Content-Type": "text/html"}), "error: the reply is no chat completion", 4),
         ((200, {"choices": []}, {}), "error: the reply is no chat completion", 4),
-        ((200, {"error": {"message": "no"}}, {}), "error: the reply is no chat completion", 4),
+        ((200, {"error": {"message": "no"}}, {}), "error: no answer: no", 4),
+        ((200, {"error": {"message": "Too long. You sent 9.", "code": 400}}, {}), "error: 400: Too long", 1),
+        ((200, {"object": "error", "message": "too long", "code": 40303}, {}), "error: 400: too long", 1),
+        ((200, {"error": {"message": "slow down", "code": "503"}}, {}), "error: 503: slow down", 4),
+        ((200, completion("half of", "error"), {}), "error: ended by error", 4),
         ((200, completion(None, "content_filter"), {}), "error: ended by content_filter", 1),
         ((500, {}, {}), "error: 500", 4),
+        ((500, {"error": "crash"}, {}), "error: 500: crash", 4),
         ("half", "error: connection broken", 4),
         ("hang", "error: no answer within 0.5 s", 4),
     ],
@@ -220,7 +231,7 @@ def test_a_request_that_fails_for_itself_leaves_the_others_be(serve, bad, finish
 
 def test_refused_and_odd_replies_alone(serve):
     fake = serve(lambda request, n: (400, {"message": "too long"}, {}))
-    assert client(fake.url).chat(users("a"), 9, 0.0) == [Generation("", "error: 400")]
+    assert client(fake.url).chat(users("a"), 9, 0.0) == [Generation("", "error: 400: too long")]
     fake = serve(lambda request, n: (200, completion(None, None), {}))
     assert client(fake.url).chat(users("a"), 9, 0.0) == [Generation("", "stop")]
     fake = serve(echo)
@@ -264,13 +275,180 @@ def test_a_server_that_never_made_sense_does_not_eat_the_whole_run(serve, answer
     fake = serve(lambda request, n: answer)
     with pytest.raises(UserError, match="no answer from .*; see what the server logs"):
         client(fake.url, concurrency=1).chat(users(*"abcdefghij"), 9, 0.0)
-    assert len(fake.asked) <= 4 * 4
+    assert len(fake.asked) <= 5 * 4  # three, the fourth behind them, and the greeting
 
 
 def test_refusals_in_a_row_are_the_requests_own_once_the_server_has_answered(serve):
     fake = serve(lambda request, n: (400, {}, {}) if request["messages"][0]["content"] != "a" else echo(request, n))
     out = client(fake.url, concurrency=1).chat(users(*"abcdefg"), 9, 0.0)
     assert [g.finish for g in out] == ["stop"] + ["error: 400"] * 6
+
+
+@pytest.mark.parametrize(
+    ("finish", "expected"),
+    [("eos", "stop"), ("end_turn", "stop"), ("COMPLETE", "stop"), (None, "stop"), ("stop_sequence", "stop"),
+     ("max_tokens", "length"), ("FinishReason.MAX_TOKENS", "length"), ("model_length", "length"),
+     ("SAFETY", "error: ended by SAFETY")],
+)  # fmt: skip
+def test_only_reasons_known_to_be_bad_void_a_text(serve, finish, expected):
+    fake = serve(lambda request, n: (200, completion("Hola.", finish), {}))
+    text = "" if expected.startswith("error") else "Hola."
+    assert client(fake.url).chat(users("a"), 9, 0.0) == [Generation(text, expected)]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"content": [{"type": "text", "text": "Ho"}, {"type": "text", "text": "la."}]}, ("Hola.", "stop")),
+        ({"content": ["Ho", "la."]}, ("Hola.", "stop")),
+        (
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]},
+                         {"type": "text", "text": "Hola."}]},
+            ("Hola.", "stop"),
+        ),
+        ({"content": "Hola.", "reasoning_content": "Hm"}, ("Hola.", "stop")),
+        ({"content": None, "reasoning_content": "Hm"}, ("", "length")),
+        ({"content": None, "refusal": "I cannot"}, ("", "error: ended by refusal")),
+    ],
+)  # fmt: skip
+def test_the_forms_of_a_message(serve, message, expected):
+    fake = serve(lambda request, n: (200, {"choices": [{"message": message, "finish_reason": "stop"}]}, {}))
+    assert client(fake.url).chat(users("a"), 9, 0.0) == [Generation(*expected)]
+
+
+def test_too_many_requests_under_status_200(serve):
+    body = {"error": {"message": "Rate limit reached", "type": "rate_limit_error"}}
+    fake = serve(spoilt((200, body, {})))
+    assert client(fake.url).chat(users("a"), 9, 0.0) == good() and len(fake.asked) == 2
+    fake = serve(lambda request, n: (200, body, {}))
+    with pytest.raises(UserError, match="429, too many requests: Rate limit reached, 4 tries.; lower concurrency"):
+        client(fake.url).chat(users("a"), 9, 0.0)
+
+
+def picky(*refusals):
+    """A server whose model takes a request only without these keys: (key, the message, or the body, that says so)."""
+
+    def answer(request, n):
+        for key, body in refusals:
+            if key in request:
+                return 400, {"error": {"message": body}} if isinstance(body, str) else body, {}
+        return echo(request, n)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("refusals", "left"),
+    [
+        (
+            [("max_tokens", "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                            "Use 'max_completion_tokens' instead.")],
+            {"max_completion_tokens", "temperature", "seed"},
+        ),
+        (
+            [("temperature", "Unsupported value: 'temperature' does not support 0.5 with this model.")],
+            {"max_tokens", "seed"},
+        ),
+        (
+            [("seed", {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"],
+                                   "msg": "Extra inputs are not permitted", "input": {"temperature": 1}}]})],
+            {"max_tokens", "temperature"},
+        ),
+        (
+            [("max_tokens", "Unrecognized request argument supplied: max_tokens"),
+             ("max_completion_tokens", "Unrecognized request argument supplied: max_completion_tokens"),
+             ("temperature", "`temperature` must be strictly positive"), ("seed", "unknown field seed")],
+            set(),
+        ),
+    ],
+    ids=["max_tokens", "temperature", "seed", "all"],
+)  # fmt: skip
+def test_what_a_model_refuses_is_left_out_and_said_once(serve, capsys, refusals, left):
+    fake = serve(picky(*refusals))
+    server = client(fake.url, concurrency=1, retries=0)
+    assert [g.text for g in server.chat(users(*"abc"), 9, 0.5, seeds=[1, 2, 3])] == ["A", "B", "C"]
+    assert set(fake.asked[-1]) - {"model", "messages"} == left
+    assert len(fake.asked) == 3 + len(refusals)  # learned at the first one
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(" refuses ")[1].split(":")[0] for line in said] == [key for key, _ in reversed(refusals)]
+
+
+def test_a_key_named_for_another_reason_stays(serve):
+    message = "'max_tokens' is too large: 9. The model's maximum context length is 4 tokens."
+    fake = serve(lambda request, n: (400, {"error": {"message": message}}, {}))
+    [answer] = client(fake.url).chat(users("a"), 9, 0.0)
+    assert answer.finish == "error: 400: 'max_tokens' is too large: N" and len(fake.asked) == 1
+    # Named in vain: what does not help is not learned.
+    fake = serve(
+        lambda request, n: (
+            (400, {"error": {"message": "bad temperature or text"}}, {})
+            if request["messages"][0]["content"] == "b"
+            else echo(request, n)
+        )
+    )
+    out = client(fake.url, concurrency=1).chat(users(*"abc"), 9, 0.0)
+    assert [g.finish for g in out] == ["stop", "error: 400: bad temperature or text", "stop"]
+    assert ["temperature" in request for request in fake.asked] == [True, True, False, True]
+
+
+def test_further_keys_go_with_every_request(serve):
+    fake = serve(echo)
+    settings = dict(extra_body={"top_k": 3, "chat_template_kwargs": {"a": 1}}, enable_thinking=False)
+    client(fake.url, **settings, chat_template_kwargs={"b": 2}).chat(users("a"), 9, 0.0)
+    assert fake.asked[0]["top_k"] == 3
+    assert fake.asked[0]["chat_template_kwargs"] == {"a": 1, "b": 2, "enable_thinking": False}
+    with pytest.raises(UserError, match="^extra_body: messages is not yours to set; remove it$"):
+        client(fake.url, extra_body={"messages": []})
+
+
+def test_three_that_are_too_long_are_refused_before_the_first_good_answer(serve):
+    """24 texts, three of them refused at once, while the others take their time."""
+
+    def answer(request, n):
+        if request["messages"][0]["content"].startswith("long"):
+            return 400, {"error": {"message": "too long"}}, {}
+        time.sleep(0.15)
+        return echo(request, n)
+
+    fake = serve(answer)
+    texts = ["long a", "long b", "long c", *(f"t{i}" for i in range(21))]
+    out = client(fake.url, concurrency=8).chat(users(*texts), 9, 0.0)
+    assert [g.finish for g in out] == ["error: 400: too long"] * 3 + ["stop"] * 21
+    assert [g.text for g in out[3:]] == [text.upper() for text in texts[3:]]
+
+
+def test_errors_at_the_same_few_texts_do_not_end_this_run_nor_the_next(serve, tmp_path):
+    """A 500 for the same three each time; the next run has nothing else left to ask."""
+    bad = ["t3", "t4", "t5"]
+    fake = serve(lambda request, n: (500, {}, {}) if request["messages"][0]["content"] in bad else echo(request, n))
+    texts = [f"t{i}" for i in range(24)]
+    for _ in range(2):
+        memory = Memory(tmp_path / "memory.sqlite")
+        model = RememberedModel(memory, "m", server=client(fake.url, retries=1))
+        out = model.generate(texts, 9, 1)
+        assert [text for text, g in zip(texts, out, strict=True) if g.finish == "error: 500"] == bad
+        assert [g.text for g in out if g.finish == "stop"] == [text.upper() for text in texts if text not in bad]
+    asked = [request["messages"][0]["content"] for request in fake.asked]
+    assert all(asked.count(text) == (4 if text in bad else 1) for text in texts)
+
+
+def test_answers_that_come_while_the_run_ends_are_given(serve):
+    """The key is refused from the second request on; the first one's answer is late."""
+    refused = threading.Event()
+
+    def answer(request, n):
+        if request["messages"][0]["content"] == "a":
+            refused.wait(5)
+            return echo(request, n)
+        refused.set()
+        time.sleep(0.05 if request["messages"][0]["content"] == "Hi" else 0)
+        return 403, {}, {}
+
+    given = []
+    with pytest.raises(UserError, match="403, the key is refused"):
+        for i, generation in client(serve(answer).url, concurrency=2, retries=0).stream(users(*"abcdefgh"), 9, 0.0):
+            given.append((i, generation.text))
+    assert (0, "A") in given
 
 
 def test_a_stop_does_not_wait_for_silent_requests(serve):

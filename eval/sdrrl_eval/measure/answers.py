@@ -10,7 +10,7 @@ from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.errors import under
 from sdrrl_factory.memory import Memory, beside
 from sdrrl_factory.models.lm import LM
-from sdrrl_factory.models.remembered import RememberedModel
+from sdrrl_factory.models.remembered import RememberedModel, set_keys
 from sdrrl_factory.models.server import Server
 
 
@@ -23,6 +23,7 @@ class Answers(RememberedModel):
     def __init__(self, config: EvalConfig):
         memory = Memory(Path(config.memory) if config.memory else beside(config.output_dir))
         self._config, server = config, None
+        settings = set_keys(enable_thinking=config.enable_thinking, chat_template_kwargs=config.chat_template_kwargs)
         if config.server:
             with under("server"):
                 server = Server(
@@ -32,7 +33,10 @@ class Answers(RememberedModel):
                     concurrency=config.server.concurrency,
                     timeout=config.server.timeout,
                     retries=config.server.retries,
+                    extra_body=config.server.extra_body,
+                    **settings,
                 )
+                settings = set_keys(extra_body=server.extra_body)
         else:
             checkpoint.check(config)
         memory.open()
@@ -45,6 +49,7 @@ class Answers(RememberedModel):
             server=server,
             server_run=config.output_dir,
             report=_progress,
+            settings=settings,
         )
 
     def _load(self) -> LM:

@@ -27,7 +27,13 @@ def check(config: EvalConfig) -> None:
 def load(config: EvalConfig) -> LM:
     """The model, once its weights and its tokenizer have been looked at."""
     try:
-        lm = LM(config.model, config.template, config.adapter)
+        lm = LM(
+            config.model,
+            config.template,
+            config.adapter,
+            enable_thinking=config.enable_thinking,
+            chat_template_kwargs=config.chat_template_kwargs,
+        )
     except UserError:
         raise
     except Exception as err:  # torch, tokenizers, peft and huggingface_hub have an error each for a broken file

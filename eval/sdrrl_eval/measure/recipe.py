@@ -4,12 +4,13 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Annotated, Union
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from sdrrl_eval.measure import tasks
 from sdrrl_eval.measure.task import Task
 from sdrrl_eval.resampling import SEED
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.models.lm import check_format
 from sdrrl_factory.recipe import Group
 
 
@@ -44,6 +45,8 @@ class ServerConfig(Group):
     """Seconds a request may take."""
     retries: int = Field(default=6, ge=0)
     """Tries after 429, 5xx, timeouts and broken connections, with growing waits."""
+    extra_body: dict[str, JsonValue] = {}
+    """Further keys of every request to the server, as they are."""
 
 
 class EvalConfig(Group):
@@ -60,6 +63,10 @@ class EvalConfig(Group):
     """A LoRA folder put over the model."""
     template: str | None = None
     """The LLaMA-Factory template; null: the checkpoint's own chat template."""
+    enable_thinking: bool | None = None
+    """Whether a reasoning model thinks first; null: as its template has it. Thoughts are never part of an answer."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """What the checkpoint's own chat template is given besides, here or on the server."""
     server: ServerConfig | None = None
     max_samples: int | None = Field(default=None, ge=1)
     """The first so many items of every file."""
@@ -76,3 +83,5 @@ def check(config: EvalConfig) -> None:
     for name in ("adapter", "template"):
         if config.server and getattr(config, name):
             raise UserError(f"a server has its own {name}", "remove it, or remove server", key=name)
+    if not config.server:
+        check_format(config.template, config.chat_template_kwargs)

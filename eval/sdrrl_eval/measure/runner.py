@@ -19,6 +19,7 @@ from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import atomic_write, write_jsonl
 from sdrrl_factory.models.checkpoint import model_hash
 from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.models.remembered import set_keys
 
 
 def run(
@@ -185,6 +186,8 @@ def _troubles(answers: list[Generation]) -> Iterator[str]:
 def _decoding(config: EvalConfig, model: Answers) -> dict[str, Any]:
     how = {"strategy": "greedy", "template": config.template, "batch_size": config.batch_size}
     how |= {"max_samples": config.max_samples, "seed": config.seed}
+    how |= set_keys(enable_thinking=config.enable_thinking, chat_template_kwargs=config.chat_template_kwargs)
+    how |= set_keys(extra_body=config.server.extra_body) if config.server else {}
     return how | ({"server": config.server.base_url} if config.server else model.conditions())
 
 

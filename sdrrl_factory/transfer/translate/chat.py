@@ -13,11 +13,13 @@ from sdrrl_factory.files import fingerprint, sha256
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.checkpoint import check_checkpoint
-from sdrrl_factory.models.lm import LM
-from sdrrl_factory.models.remembered import RememberedModel
+from sdrrl_factory.models.lm import LM, Generation, check_format
+from sdrrl_factory.models.remembered import RememberedModel, set_keys
 from sdrrl_factory.models.server import Server
 from sdrrl_factory.transfer.recipe import Translator
+from sdrrl_factory.transfer.translate.engine import NoTranslation
 
+_VERSION = 2  # goes up with every change of what becomes of an answer
 _QUOTES = {'""', "''", "``", "“”", "„“", "„”", "‘’", "«»", "»«", "「」", "『』"}
 
 
@@ -33,6 +35,7 @@ class Chat:
             raise UserError("backend chat needs a model", "name one", key="model")
         self._config, self._checkpoint = config, config.model
         server = None
+        thinking = set_keys(enable_thinking=config.enable_thinking, chat_template_kwargs=config.chat_template_kwargs)
         if config.base_url:
             server = Server(
                 config.base_url,
@@ -41,37 +44,51 @@ class Chat:
                 concurrency=config.concurrency,
                 timeout=config.timeout,
                 retries=config.retries,
+                extra_body=config.extra_body,
+                **thinking,
             )
+            self._settings = set_keys(extra_body=server.extra_body)
         else:
             with under("model"):
                 check_checkpoint(config.model)
-        load = partial(_loaded, config.model, config.template)
-        self._model = RememberedModel(memory, config.model, config.template, load=load, server=server)
+            check_format(config.template, config.chat_template_kwargs)
+            self._settings = thinking
+        load = partial(_loaded, config.model, config.template, json.dumps(thinking))
+        self._model = RememberedModel(
+            memory, config.model, config.template, load=load, server=server, settings=self._settings
+        )
 
     @cached_property
     def name(self) -> str:
         """The model, and a hash of all that shapes a translation."""
         config = self._config
         model = [config.base_url] if config.base_url else [fingerprint(self._checkpoint), config.template]
-        settings = json.dumps([*model, config.prompt, config.max_new_tokens])
+        settings = json.dumps([_VERSION, *model, config.prompt, config.max_new_tokens, self._settings])
         return f"chat {config.model} {sha256(settings)[:16]}"
 
     def signature(self, source: str, target: str) -> str:
         return self.name
 
-    def translate(self, segments: Sequence[str], source: str, target: str) -> list[str]:
+    def translate(self, segments: Sequence[str], source: str, target: str) -> list[str | NoTranslation]:
         names = {"source": LANGUAGES[source].name, "target": LANGUAGES[target].name}
         prompts = [self._config.prompt.format(**names, text=segment) for segment in segments]
         answers = self._model.generate(prompts, self._config.max_new_tokens, self._config.batch_size)
-        pairs = zip(segments, answers, strict=True)
-        # An answer that was cut off, or was not had, is no translation.
-        return [_unquoted(answer.text, segment) if answer.finish == "stop" else "" for segment, answer in pairs]
+        return [_translation(answer, segment) for segment, answer in zip(segments, answers, strict=True)]
 
 
 # Every target language opens the translator anew; the model is loaded once.
 @lru_cache(maxsize=1)
-def _loaded(model: str, template: str | None) -> LM:
-    return LM(model, template)
+def _loaded(model: str, template: str | None, thinking: str) -> LM:
+    return LM(model, template, **json.loads(thinking))
+
+
+def _translation(answer: Generation, segment: str) -> str | NoTranslation:
+    """What was cut off, or was not had, is no translation."""
+    if answer.finish == "length":
+        return NoTranslation("cut off")
+    if answer.finish != "stop":
+        return NoTranslation(answer.finish)
+    return _unquoted(answer.text, segment)
 
 
 def _check_prompt(prompt: str) -> None:

@@ -1,6 +1,7 @@
 """What all translators share: sentences cut out of a text and put back, the memory, pivots, failures caught."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from sdrrl_factory.errors import UserError
@@ -10,6 +11,13 @@ from sdrrl_factory.text import around, kept, pieces
 # Segment -> its translation, and segment -> why it has none.
 Translations = dict[str, str]
 Failures = dict[str, str]
+
+
+@dataclass(frozen=True)
+class NoTranslation:
+    """In place of a translation: the segment has none, and its neighbours are not to blame."""
+
+    reason: str
 
 
 class Translator(Protocol):
@@ -24,10 +32,11 @@ class Translator(Protocol):
         """What tells this translator, and all that its translations in a direction depend on, from any other."""
         ...
 
-    def translate(self, segments: Sequence[str], source: str, target: str) -> list[str]:
+    def translate(self, segments: Sequence[str], source: str, target: str) -> Sequence[str | NoTranslation]:
         """Translate each segment (one sentence, no line ends) from ISO 639-3 `source` to `target`, in order.
 
-        The result for a segment does not depend on its neighbours; "" stands for one that cannot be translated.
+        The result for a segment does not depend on its neighbours; "" stands for one that cannot be translated,
+        or `NoTranslation` where it is known why.
         """
         ...
 
@@ -120,11 +129,11 @@ class Engine:
             right, right_failures = self._ask(segments[middle:], source, target)
             return left | right, left_failures | right_failures
         translations = {s: _one_line(t) for s, t in zip(segments, out, strict=True) if isinstance(t, str) and t.strip()}
-        empty = [segment for segment in segments if segment not in translations]
+        failures = {s: t.reason for s, t in zip(segments, out, strict=True) if isinstance(t, NoTranslation)}
+        empty = [segment for segment in segments if segment not in translations and segment not in failures]
         if len(segments) == 1:
-            return translations, {segment: "empty" for segment in empty}
+            return translations, failures or {segment: "empty" for segment in empty}
         # An empty translation may be its neighbours' doing: once more, alone.
-        failures: Failures = {}
         for segment in empty:
             alone, alone_failures = self._ask([segment], source, target)
             translations |= alone
