@@ -12,17 +12,20 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 
-# Words: letters with their marks (decomposed Latin, Arabic, Thai, Khmer), inner apostrophes kept.
+# Words: letters with their marks (decomposed Latin, Arabic, the scripts of India, Thai, Khmer) and joiners, inner
+# apostrophes kept.
 _LETTER = r"[^\W\d_]"
-_MARKS = "\u0300-\u036f\u064b-\u0655\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u17b4-\u17d3"
+_MARKS = "".join(chr(code) for code in range(0x0300, 0x1800) if unicodedata.category(chr(code))[0] == "M")
+_MARKS += "\u200c\u200d"
 _RUN = rf"{_LETTER}(?:{_LETTER}|[{_MARKS}])*"
 _WORD = re.compile(rf"{_RUN}(?:['’]{_RUN})*")
 
 # A sentence ends at .!?…؟ with its closing quotes when a blank and something that can open a sentence follow; at the
-# full stops of Japanese and Khmer always; in Thai, which has none, at a blank between two long runs.
+# full stops of Japanese, Khmer, Hindi, Urdu, Burmese and Amharic always; in Thai, which has none, at a blank between
+# two long runs.
 _LATIN_END = r"[.!?…؟](?<![.!?…؟]{2})[.!?…؟]*+[\"'”’»)\]]*+(?=(\s+)[\"'“‘«(\[¿¡]*([^\W_]))"
 _END = re.compile(
-    rf"{_LATIN_END}|[。！？｡។៕]++[”’」』）»]*+\s*+|(?<=[\u0e00-\u0e7f]{{20}})[ \u3000]++(?=[\u0e00-\u0e7f]{{20}})"
+    rf"{_LATIN_END}|[。！？｡។៕।॥۔။።]++[”’」』）»]*+\s*+|(?<=[\u0e00-\u0e7f]{{20}})[ \u3000]++(?=[\u0e00-\u0e7f]{{20}})"
 )
 _ASCII_END = re.compile(_LATIN_END)  # the same for a line of ASCII, and faster
 # What stands before a capital without ending a sentence: titles, mostly.

@@ -1,7 +1,8 @@
-"""Where the words of a text are: letters between blanks, or the field's segmenter where a script has no blanks."""
+"""Where the words of a text are: letters between blanks, or the field's segmenter where a script has no blanks, or else
+the longest words of a dictionary."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import lru_cache
 from importlib.util import find_spec
 
@@ -9,6 +10,7 @@ import regex
 
 from sdrrl_factory import text as _text
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.languages import LANGUAGES
 
 Spans = list[tuple[int, int]]
 
@@ -20,15 +22,28 @@ _RUNS = {
     "khm": r"[\p{Khmer}&&[\p{L}\p{M}]]",
 }
 _PACKAGES = {"jpn": ("janome", "janome"), "tha": ("pythainlp", "pythainlp"), "khm": ("khmernltk", "khmer-nltk")}
-_UNSPACED = regex.compile("|".join(_RUNS.values()), regex.V1)  # V1 has sets of sets
+# The languages without blanks that have no segmenter here, and their letters; Tibetan divides syllables, not words.
+_HAN, _MYANMAR, _TIBETAN = (rf"[\p{{{script}}}&&[\p{{L}}\p{{M}}\p{{Nl}}]]" for script in ("Han", "Myanmar", "Tibetan"))
+_UNCUT = {"zho": _HAN, "zho_Hant": _HAN, "yue": _HAN, "lao": r"[\p{Lao}&&[\p{L}\p{M}]]", "mya": _MYANMAR}
+_UNCUT |= {"shn": _MYANMAR, "bod": _TIBETAN, "dzo": _TIBETAN}
+# What is never cut: a grapheme cluster, what a Burmese letter is stacked on, a Tibetan syllable.
+_UNIT = regex.compile(rf"{_TIBETAN}+|(?:\X(?<=\u1039))*\X", regex.V1)
+_LONGEST = 12  # units of a word of the dictionary
+_UNSPACED = regex.compile("|".join([*_RUNS.values(), *_UNCUT.values()]), regex.V1)  # V1 has sets of sets
 
 
-def segmenter(code: str) -> Callable[[str], Spans]:
+def segmenter(code: str, dictionary: Container[str] | None = None) -> Callable[[str], Spans]:
     """What finds the words of a text in the language `code`: text -> their (start, end), in order, never touching
-    punctuation or blanks; in Japanese, Thai and Khmer text, words of other scripts are found as well.
+    punctuation or blanks; in languages without blanks, words of other scripts are found as well.
 
-    Raises UserError without a key that says which package to install.
+    dictionary: words of the language, in lower case. Chinese, Cantonese, Lao, Burmese, Shan, Tibetan and Dzongkha are
+    cut by them, the longest first, from the left; what begins none of them is a word of one character (in Tibetan, of
+    one syllable).
+
+    Raises UserError without a key that says which package to install, or that a dictionary is needed.
     """
+    if code in _UNCUT:
+        return _by_dictionary(code, dictionary)
     if code not in _RUNS:
         return _spaced
     if find_spec(_PACKAGES[code][0]) is None:
@@ -47,6 +62,34 @@ def segmenter(code: str) -> Callable[[str], Spans]:
         return out + _located(_text.words(text[end:]), text, end, len(text))
 
     return unspaced
+
+
+def _by_dictionary(code: str, dictionary: Container[str] | None) -> Callable[[str], Spans]:
+    if dictionary is None:
+        what = f"{LANGUAGES[code].name} is written without blanks and has no segmenter here"
+        raise UserError(what, "name a MUSE or TSV dictionary, whose words are looked for")
+    # Between Tibetan syllables stands a mark, within words too.
+    runs = regex.compile(rf"{_UNCUT[code]}+(?:་{_UNCUT[code]}+)*", regex.V1)
+
+    def longest(text: str) -> Spans:
+        out: Spans = []
+        end = 0
+        for run in runs.finditer(text):
+            out += _located(_text.words(text[end : run.start()]), text, end, run.start())
+            units = [unit.span() for unit in _UNIT.finditer(text, *run.span()) if unit.group() != "་"]
+            i = 0
+            while i < len(units):
+                start, stop = units[i][0], i + 1
+                for j in range(min(i + _LONGEST, len(units)), i + 1, -1):
+                    if text[start : units[j - 1][1]] in dictionary:
+                        stop = j
+                        break
+                out.append((start, units[stop - 1][1]))
+                i = stop
+            end = run.end()
+        return out + _located(_text.words(text[end:]), text, end, len(text))
+
+    return longest
 
 
 def joins(left: str, right: str) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import regex
 
+from sdrrl_factory.errors import UserError
+from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.text import words
 from sdrrl_factory.words import joins, segmenter
 
@@ -43,6 +45,45 @@ def test_spans_are_in_order_in_any_text(code):
         flat = [edge for span in spans for edge in span]
         assert flat == sorted(flat) and all(a < b for a, b in spans)
         assert not any(c.isspace() or c in "、！。🙂" for a, b in spans for c in text[a:b])
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "dictionary", "expected"),
+    [
+        # The longest word from the left; what begins none is one character, and other scripts are cut by their blanks.
+        (
+            "zho",
+            "我喜欢吃苹果派，Python很好 123。",
+            {"喜欢", "苹果", "苹果派", "派"},
+            ["我", "喜欢", "吃", "苹果派", "Python", "很", "好"],
+        ),
+        ("zho_Hant", "圖書館開門", {"圖書", "圖書館"}, ["圖書館", "開", "門"]),
+        ("yue", "唔該晒你", {"唔該"}, ["唔該", "晒", "你"]),
+        ("lao", "ສະບາຍດີ ok", {"ສະບາຍ"}, ["ສະບາຍ", "ດີ", "ok"]),
+        ("mya", "ဗုဒ္ဓ", set(), ["ဗု", "ဒ္ဓ"]),  # never between a letter and what is stacked on it
+        ("bod", "བོད་སྐད་ཡག་པོ།", {"བོད་སྐད"}, ["བོད་སྐད", "ཡག", "པོ"]),
+        ("dzo", "བོད་སྐད", {"བོ"}, ["བོད", "སྐད"]),  # never inside a syllable
+    ],
+)
+def test_words_by_the_dictionary_alone(code, text, dictionary, expected):
+    assert [text[a:b] for a, b in segmenter(code, dictionary)(text)] == expected
+
+
+def test_every_language_without_blanks_is_cut_somehow():
+    codes = [code for code, row in LANGUAGES.items() if not row.spaced]
+    for code in codes:
+        if code in PACKAGES:
+            continue
+        with pytest.raises(UserError, match="written without blanks .*; name a MUSE or TSV dictionary") as err:
+            segmenter(code)
+        assert "\n" not in str(err.value)
+    assert {*PACKAGES, "zho", "yue", "lao", "mya", "bod", "dzo"} <= set(codes)
+
+
+def test_marks_belong_to_the_words_of_their_script():
+    texts = {"मैं हिन्दी लिखता हूँ।": 4, "আমি বাংলা লিখি।": 3, "நான் தமிழ் எழுதுகிறேன்": 3, "مُحَمَّدٌ رسول": 2, "שָׁלוֹם עולם": 2}
+    for text, count in texts.items():
+        assert words(text) == text.rstrip("।").split() and len(words(text)) == count
 
 
 @pytest.mark.parametrize("code", ["eng", "ces", "ukr", "kor", "vie"])

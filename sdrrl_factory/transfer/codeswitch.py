@@ -51,7 +51,7 @@ class Switch(Stage):
 
     def __call__(self, batch: Batch, tool: None = None) -> Batch:
         with under("target_lang"):
-            in_source, in_target = segmenter(self.source), segmenter(self.target)
+            in_source, in_target = segmenter(self.source, self.forward), segmenter(self.target, self.backward)
         out: Batch = {**batch, "switch_counts": []}
         for name in self.questions:
             out[f"instruction_{name.lower()}_cs"] = []

@@ -16,7 +16,7 @@ from sdrrl_factory.transfer.recipe import Filters, LanguageId
 from sdrrl_factory.transfer.stage import Batch, Progress, Stage, unseen
 
 # Characters of a text over those of the same text in Latin or Cyrillic letters: medians over Django's catalogues.
-_LENGTH = {"Jpan": 0.6, "Hang": 0.6, "Thai": 0.9}
+_LENGTH = {"Jpan": 0.6, "Hang": 0.6, "Thai": 0.9, "Hans": 0.4, "Hant": 0.4}
 # A number, with its thousands grouped: 1,000 1.000 1 000 1'000.
 _GROUPED = re.compile(r"(?<!\d)\d{1,3}(?:[.,'’٬ \u00a0\u2009\u202f]\d{3})+(?!\d)")
 _NUMBER = re.compile(r"\d+")
