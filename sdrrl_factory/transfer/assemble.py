@@ -6,7 +6,7 @@ from sdrrl_factory.transfer.draw import rng
 from sdrrl_factory.transfer.sets import Form, Set, sets_of
 from sdrrl_factory.transfer.stage import Batch, Stage
 from sdrrl_factory.transfer.store import rows_of
-from sdrrl_factory.transfer.wishes import joined, wish
+from sdrrl_factory.transfer.wishes import are_worded, joined, wish
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Assemble(Stage):
         # As the paper prints them, TL and TT ask the same and are answered in two languages: the wish tells which.
         answer_language = self.answer_language if subset.wish == "recipe" else subset.wish
         draw = rng(self.seed, record["id"], f"wish {subset.name}")
-        request = wish(asked_in, answered_in, answer_language, draw)
+        worded = are_worded(self.source, self.target)
+        request = wish(asked_in, answered_in, answer_language, draw) if worded else ""
         return {
             "id": record["id"],
             "subset": subset.name,

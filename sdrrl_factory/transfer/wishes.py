@@ -11,10 +11,20 @@ from typing import Any
 
 
 def wish(asked: str, answered: str, answer_language: str, random: Random) -> str:
-    """The wish to append to a question in `asked` whose answer is in `answered`, one of its wordings drawn; or ""."""
+    """The wish to append to a question in `asked` whose answer is in `answered`, one of its wordings drawn; or "".
+
+    Raises KeyError for languages that are not worded (`are_worded`).
+    """
     if answer_language == "none" or (answer_language == "cross" and asked == answered):
         return ""
     return random.choice(wordings(asked, answered))
+
+
+def are_worded(source: str, target: str) -> bool:
+    """Whether there are wishes in both languages for answers in both: where only some were, the sets would mix."""
+    wishes = _wishes()
+    names = [wishes[asked]["names"] for asked in (source, target) if asked in wishes]
+    return len(names) == 2 and all(answered in known for known in names for answered in (source, target))
 
 
 def wordings(asked: str, answered: str) -> list[str]:
@@ -34,12 +44,12 @@ def _wishes() -> dict[str, Any]:
 def joined(instruction: str, wish: str, asked: str) -> str:
     """`wish` behind `instruction`, on a line of its own where that has several (a list, code).
 
-    Thai and Khmer too divide sentences by a blank; Japanese needs none behind its full stop.
+    Thai and Khmer too divide sentences by a blank; Japanese and Chinese need none behind their full stop.
     """
     if not wish or not instruction or instruction[-1].isspace():
         return instruction + wish
     if "\n" in instruction:
         return f"{instruction}\n{wish}"
-    if asked == "jpn" and instruction[-1] in "。！？":
+    if asked in ("jpn", "zho") and instruction[-1] in "。！？":
         return instruction + wish
     return f"{instruction} {wish}"
