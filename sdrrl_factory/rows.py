@@ -51,6 +51,14 @@ def read_rows(path: str | Path) -> Iterator[Row]:
 
     Blank lines are passed over. Raises UserError at the file and line for what is no such row.
     """
+    for row in read_rows_and_mistakes(path):
+        if isinstance(row, UserError):
+            raise row
+        yield row
+
+
+def read_rows_and_mistakes(path: str | Path) -> Iterator[Row | UserError]:
+    """As `read_rows`; a mistake that ends with its row stands in the row's place, those of a whole file are raised."""
     path = str(path)
     if suffix(path) == ".parquet":
         yield from _read_parquet(path)
@@ -157,7 +165,7 @@ def _lines(f: io.BufferedReader, path: str) -> Iterator[tuple[int, str]]:
 # --- JSON
 
 
-def _read_objects(f: io.BufferedReader, path: str) -> Iterator[Row]:
+def _read_objects(f: io.BufferedReader, path: str) -> Iterator[Row | UserError]:
     """JSONL: an object a line."""
     for number, line in _lines(f, path):
         if not line.strip():
@@ -169,13 +177,16 @@ def _read_objects(f: io.BufferedReader, path: str) -> Iterator[Row]:
             if number == 1 and line.strip() == "{" and suffix(path) == ".json":
                 fix = "write [...] or one object a line"
                 raise UserError("a JSON object instead of a list", fix, at=path) from None
-            raise UserError(f"not JSON ({first_line(err)})", "mend or remove the line", at=at) from None
-        if not isinstance(values, dict):
-            raise UserError(f"{type_name(values)} instead of an object {{...}}", "mend the line", at=at)
-        yield Row(at, number, values)
+            yield UserError(f"not JSON ({first_line(err)})", "mend or remove the line", at=at)
+            continue
+        if isinstance(values, dict):
+            yield Row(at, number, values)
+        else:
+            what = f"{type_name(values)} instead of an object {{...}}"
+            yield UserError(what, "mend the line", at=at)
 
 
-def _read_list(f: io.BufferedReader, path: str) -> Iterator[Row]:
+def _read_list(f: io.BufferedReader, path: str) -> Iterator[Row | UserError]:
     """A JSON list's objects, without holding the list."""
     text = _Window(f, path)
     text.expect("[")
@@ -186,9 +197,11 @@ def _read_list(f: io.BufferedReader, path: str) -> Iterator[Row]:
         number += 1
         at = f"{path}: row {number}"
         values = text.value()
-        if not isinstance(values, dict):
-            raise UserError(f"{type_name(values)} instead of an object", "mend the row", at=at)
-        yield Row(at, number, values)
+        if isinstance(values, dict):
+            yield Row(at, number, values)
+        else:
+            what = f"{type_name(values)} instead of an object"
+            yield UserError(what, "mend the row", at=at)
     text.expect("]")
     if text.peek():
         raise text.mistake("more text after the list's end", text.position)
@@ -263,7 +276,7 @@ class _Window:
 # --- tables
 
 
-def _read_csv(f: io.BufferedReader, path: str, delimiter: str) -> Iterator[Row]:
+def _read_csv(f: io.BufferedReader, path: str, delimiter: str) -> Iterator[Row | UserError]:
     csv.field_size_limit(max(csv.field_size_limit(), ROW_LIMIT))
     reader = csv.reader((line for _, line in _lines(f, path)), delimiter=delimiter, strict=True)
     header: list[str] | None = None
@@ -283,8 +296,9 @@ def _read_csv(f: io.BufferedReader, path: str, delimiter: str) -> Iterator[Row]:
         elif header is not None and cells:
             if len(cells) != len(header):
                 what = f"{len(cells)} cells under {len(header)} columns"
-                raise UserError(what, "mend the quoting of the row", at=at)
-            yield Row(at, number, dict(zip(header, cells, strict=True)))
+                yield UserError(what, "mend the quoting of the row", at=at)
+            else:
+                yield Row(at, number, dict(zip(header, cells, strict=True)))
         number = reader.line_num + 1
 
 

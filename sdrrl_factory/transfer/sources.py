@@ -1,41 +1,30 @@
 """D: instructions with answers, from files (JSON, JSONL, CSV, TSV, Parquet) or a hub, one record at a time.
 
-What is wrong with a file (its encoding, its syntax, a column's type, an id that stands twice) stops with one line; what
-is wrong with one row alone (no answer, a duplicate, a NUL character) leaves the row out and is counted.
+What is wrong with a file (its encoding, its columns) stops with one line; what is wrong with one row (its syntax, no
+answer, a duplicate, a NUL character) leaves the row out and is counted. Only a file with nothing usable stops.
 """
 
 import hashlib
 import os
-import re
 import sqlite3
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models.hub import is_hub_id
-from sdrrl_factory.rows import KINDS, SUFFIXES, Row, is_held_out, read_hub, read_rows, suffix, type_name
+from sdrrl_factory.rows import KINDS, SUFFIXES, Row, read_hub, read_rows_and_mistakes, suffix
+from sdrrl_factory.transfer.exchanges import SYSTEMS, Exchange, Layout, listed, recognise
 from sdrrl_factory.transfer.recipe import Source
 
 Instructions = str | Source | list[str | Source]
 
 _FIRST_ROWS = 20  # their columns tell the format
-
-_QUESTIONS = ("instruction", "prompt", "question")
-_ANSWERS = ("output", "response", "completion", "answer")
-_INPUTS = ("input", "context")
-_SYSTEMS = ("system", "system_prompt")
-_TURNS = {"sharegpt": "conversations", "messages": "messages"}
-_TITLES = {"sharegpt": "ShareGPT", "messages": "OpenAI messages"}
-_USER = ("user", "human")
-_ASSISTANT = ("assistant", "gpt", "chatgpt")
-_SYSTEM = ("system", "developer")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_MISTAKES = 1000  # before a row that is none of them: then it is the file that is wrong
 
 
 def check(instructions: Instructions) -> None:
@@ -44,14 +33,15 @@ def check(instructions: Instructions) -> None:
     Raises UserError with a key relative to `instructions` (of a list: "0", "1", ...), or at a file and line.
     """
     for origin in _origins(instructions):
-        origin.layout(_columns(islice(origin.rows(), _FIRST_ROWS)))
+        origin.layout(_first(origin.rows()))
 
 
 class Reading:
     """Iterating yields records {id, instruction, input, output, system}; memory does not grow with their number.
 
-    After it: `left_out` counts rows by reason, `formats` says what was recognised, a line a source. Of two rows that
-    are alike but for case, width, blanks and punctuation the first is kept. Raises UserError as `check` does.
+    After it: `left_out` counts what was left out by reason: rows, and turns of conversations. `formats` says what was
+    recognised, a line a source. Of two rows that are alike but for case, width, blanks and punctuation the first is
+    kept. Raises UserError as `check` does.
 
     Args:
         max_samples: at most so many records in all; a source's own `max_samples` caps its part.
@@ -82,31 +72,88 @@ class Reading:
     def _read(self, origin: "_Origin", seen: "_Seen", cap: int | None) -> Iterator[dict]:
         rows = origin.rows()
         # The first rows tell the format; then they are records like the others.
-        first = list(islice(rows, _FIRST_ROWS))
-        layout = origin.layout(_columns(first))
-        read = kept = 0
+        first = _first(rows)
+        layout = origin.layout(first)
+        count = _Count()
         for row in chain(first, rows):
-            record, reason = layout.record(row)
-            # The id counts rows, not records: one more row left out renames none of those behind it.
-            record["id"] = seen.new_id(record["id"], origin.stem, f"{origin.stem}-{read:06d}", row.at)
-            read += 1
-            reason = reason or seen.twin(record)
-            if reason:
-                self.left_out[reason] += 1
+            # 1. One row that is none is left out, and the others stay.
+            try:
+                if isinstance(row, UserError):
+                    raise row
+                own, exchanges = layout.id_of(row), layout.exchanges(row)
+            except UserError as mistake:
+                count.rows += 1
+                count.mistakes += 1
+                count.first_mistake = count.first_mistake or mistake
+                self.left_out[mistake.what.partition(" (")[0]] += 1
                 continue
-            kept += 1
-            if kept == cap:  # noted before the last record leaves: nobody asks for the next
-                self._note(origin, layout, read)
-            yield record
-        self._note(origin, layout, read)
+            # 2. The turns that the recipe takes. The id counts rows, not records: one more row left out renames none
+            #    of those behind it.
+            first_id = default = f"{origin.stem}-{count.rows:06d}"
+            count.rows += 1
+            taken, others = _taken(exchanges, origin.source.turns)
+            self.left_out.update(others)
+            for turn, exchange in enumerate(taken, 1):
+                # The further turns of a conversation have its first one's id with a suffix.
+                if turn > 1:
+                    own, default = "", f"{first_id}-{turn}"
+                record_id, is_twice = seen.new_id(own, origin.stem, default, count.rows)
+                first_id = record_id if turn == 1 else first_id
+                count.twice += is_twice
+                reason = exchange.flaw or _flaw(exchange) or seen.twin(exchange)
+                if reason:
+                    self.left_out[reason] += 1
+                    continue
+                count.kept += 1
+                if count.kept == cap:  # noted before the last record leaves: nobody asks for the next
+                    self._note(origin, layout, count)
+                yield {
+                    "id": record_id,
+                    "instruction": exchange.instruction,
+                    "input": exchange.input,
+                    "output": exchange.output,
+                    "system": exchange.system,
+                }
+        if count.first_mistake and count.mistakes == count.rows:
+            raise count.first_mistake
+        self._note(origin, layout, count)
 
-    def _note(self, origin: "_Origin", layout: "_Layout", read: int) -> None:
-        self.formats.append(f"{origin.name}: {layout.name} ({origin.kind}), {read} rows")
+    def _note(self, origin: "_Origin", layout: Layout, count: "_Count") -> None:
+        twice = f", {count.twice} ids stood twice and have a suffix" if count.twice else ""
+        self.formats.append(f"{origin.name}: {layout.name} ({origin.kind}), {count.rows} rows{twice}")
 
 
-def _columns(rows: Iterable[Row]) -> list[str]:
-    """The columns that any of the rows has, in the order in which they are first met."""
-    return list(dict.fromkeys(column for row in rows for column in row.values))
+@dataclass
+class _Count:
+    """Of one source's rows: those read, the records kept, the rows that are none, the ids that stood there before."""
+
+    rows: int = 0
+    kept: int = 0
+    mistakes: int = 0
+    first_mistake: UserError | None = None
+    twice: int = 0
+
+
+def _first(rows: Iterator[Row | UserError]) -> list[Row | UserError]:
+    """The first rows, as many as tell the format."""
+    first: list[Row | UserError] = []
+    usable = 0
+    for row in rows:
+        first.append(row)
+        usable += isinstance(row, Row)
+        if usable == _FIRST_ROWS or len(first) - usable == _MOST_MISTAKES:
+            break
+    return first
+
+
+def _taken(exchanges: list[Exchange], turns: str) -> tuple[list[Exchange], dict[str, int]]:
+    """The exchanges of a row that become records, and how many others there are, by reason."""
+    others = len(exchanges) - 1
+    if turns == "all" or not others:
+        return exchanges, {}
+    if turns == "first":
+        return exchanges[:1], {"later turns": others}
+    return exchanges[-1:], {"earlier turns": others}
 
 
 @dataclass
@@ -131,8 +178,8 @@ class _Origin:
     def name(self) -> str:
         return self.source.path if self.kind == "hub" else Path(self.source.path).name
 
-    def rows(self) -> Iterator[Row]:
-        """Yield each row; no row at all is an error."""
+    def rows(self) -> Iterator[Row | UserError]:
+        """Yield each row, or what is wrong with it; no row at all is an error."""
         row = None
         for row in self._rows():
             yield row
@@ -140,7 +187,7 @@ class _Origin:
             fix = "name a file of {instruction, input, output} rows"
             raise UserError("no rows in it", fix, at=self.source.path)
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[Row | UserError]:
         path = self.source.path
         if self.kind in ("folder", "hub"):
             try:
@@ -154,36 +201,34 @@ class _Origin:
             raise self._mistake(f"{path} is neither a file nor a folder", "name one")
         if not path.endswith(SUFFIXES):
             raise self._mistake(f"{path}: its suffix is none of {' '.join(SUFFIXES)}", "rename it")
-        yield from read_rows(path)
+        yield from read_rows_and_mistakes(path)
 
     def _mistake(self, what: str, fix: str, key: str = "") -> UserError:
         return UserError(what, fix, key=".".join(part for part in (self.key, key) if part))
 
-    def layout(self, columns: list[str]) -> "_Layout":
-        """Which column is what: the recipe's `columns` over what the format has."""
+    def layout(self, first: list[Row | UserError]) -> Layout:
+        """Which column is what: the recipe's `columns` over what the format of the first rows has."""
         source = self.source
+        # The columns that any of the rows has, in the order in which they are first met.
+        rows = [row for row in first if isinstance(row, Row)]
+        columns = list(dict.fromkeys(column for row in rows for column in row.values))
+        for mistake in first:
+            if isinstance(mistake, UserError) and not rows:
+                raise mistake
         named = {name: column for name, column in source.columns.model_dump().items() if column is not None}
         for name, column in named.items():
             if column not in columns:
-                what = f"{source.path} has no column {column!r} (it has: {_listed(columns)})"
+                what = f"{source.path} has no column {column!r} (it has: {listed(columns)})"
                 raise self._mistake(what, "name one", f"columns.{name}")
-        system = named.get("system") or next((c for c in _SYSTEMS if c in columns), None)
-        layout = None
-        if source.format in ("auto", "alpaca"):
-            layout = _pair(columns, named)
-        layout = layout or _turns(columns, named, source.format)
+        layout = recognise(columns, named, source.format)
         if layout:
-            return _Layout(*layout, named.get("id", "id"), system)
+            system = named.get("system") or next((c for c in SYSTEMS if c in columns), None)
+            return replace(layout, id=named.get("id", "id"), system=system)
         if source.format != "auto":
-            what = f"{source.path} is not {source.format} (columns: {_listed(columns)})"
+            what = f"{source.path} is not {source.format} (columns: {listed(columns)})"
             raise self._mistake(what, "set auto", "format")
         hint = "name them under columns: (instruction, output) in the recipe"
-        raise UserError(f"no known format (columns: {_listed(columns)})", hint, at=source.path)
-
-
-def _listed(columns: list[str]) -> str:
-    names = ", ".join(repr(column)[1:-1] for column in columns)
-    return names if len(names) <= 200 else names[:200] + "..."
+        raise UserError(f"no known format (columns: {listed(columns)})", hint, at=source.path)
 
 
 def _origins(instructions: Instructions) -> list[_Origin]:
@@ -200,128 +245,13 @@ def _origins(instructions: Instructions) -> list[_Origin]:
     return origins
 
 
-# --- records out of rows
-
-
-@dataclass
-class _Layout:
-    """Which column is what; without an `output`, `instruction` holds a conversation's turns."""
-
-    name: str
-    instruction: str
-    input: str | None
-    output: str | None
-    id: str
-    system: str | None
-
-    def record(self, row: Row) -> tuple[dict[str, str], str]:
-        """The row as a record, and why to leave it out ("" if it may stay)."""
-        at, values = row.at, row.values
-        for column in (self.instruction, self.output):
-            if column and column not in values:
-                what = f"no {column!r} (columns: {_listed(list(values))})"
-                raise UserError(what, "rename the column", at=at)
-        record, reason = {"id": _id(values.get(self.id), at)}, ""
-        system = _text(values.get(self.system), self.system, at) if self.system else ""
-        if self.output:
-            record["instruction"] = _text(values[self.instruction], self.instruction, at)
-            record["input"] = _text(values.get(self.input), self.input, at) if self.input else ""
-            record["output"] = _text(values[self.output], self.output, at)
-        else:
-            turn, reason = _first_turn(values[self.instruction], self.instruction, at)
-            system = turn.pop("system") or system
-            record |= turn
-        record["system"] = system
-        return record, "held out" if is_held_out(values) else reason or _flaw(record)
-
-
-# A layout's name, and its instruction, input and output columns.
-_Found = tuple[str, str, str | None, str | None]
-
-
-def _pair(columns: list[str], named: dict[str, str]) -> _Found | None:
-    """Question and answer in columns of their own: both of Alpaca's names, or the only ones of their kind."""
-    questions = [named["instruction"]] if "instruction" in named else [c for c in _QUESTIONS if c in columns]
-    taken = set(named.values())
-    answers = [named["output"]] if "output" in named else [c for c in _ANSWERS if c in columns and c not in taken]
-    if not questions or not answers:
-        return None
-    # Two candidates for one part: which is meant cannot be guessed, unless Alpaca's names are among them.
-    alpaca = questions[0] == "instruction" and answers[0] in ("output", "response")
-    if not alpaca and (len(questions) > 1 or len(answers) > 1):
-        return None
-    question, answer = questions[0], answers[0]
-    taken |= {question, answer}
-    context = named.get("input") or next((c for c in _INPUTS if c in columns and c not in taken), None)
-    name = f"{question} and {answer}"
-    if alpaca:
-        name = "Dolly" if (answer, context) == ("response", "context") else "Alpaca"
-    return name, question, context, answer
-
-
-def _turns(columns: list[str], named: dict[str, str], form: str) -> _Found | None:
-    """A conversation in one column; `columns.instruction` may give it another name when the format is given."""
-    for name, usual in _TURNS.items():
-        column = named.get("instruction", usual) if form == name else usual
-        if form in ("auto", name) and column in columns:
-            return _TITLES[name], column, None, None
-    return None
-
-
-def _first_turn(turns: Any, column: str, at: str) -> tuple[dict[str, str], str]:
-    """The first user turn, the answer right after it, the system prompt before it; and why there are none."""
-    turn = {"instruction": "", "input": "", "output": "", "system": ""}
-    if turns is not None and not isinstance(turns, list):
-        raise UserError(f"{column!r} is {type_name(turns)} instead of a list of turns", "mend the row", at=at)
-    is_asked = False
-    for number, message in enumerate(turns or [], 1):
-        role, text = _message(message, f"{at}: turn {number} of {column!r}")
-        if is_asked:
-            turn["output"] = text
-            return turn, "" if role in _ASSISTANT else "no answer to the first user turn"
-        if role in _SYSTEM:
-            turn["system"] = turn["system"] or text
-        elif role in _USER:
-            turn["instruction"], is_asked = text, True
-    return turn, "no answer to the first user turn" if is_asked else "no user turn"
-
-
-def _message(message: Any, at: str) -> tuple[str, str]:
-    """The role and the text of one turn."""
-    if not isinstance(message, dict):
-        raise UserError(f"{type_name(message)} instead of an object", "mend the row", at=at)
-    role_key = "role" if "role" in message else "from"
-    role = message.get(role_key)
-    if not isinstance(role, str):
-        raise UserError(f"{role_key!r} is {type_name(role)} instead of text", "mend the row", at=at)
-    key = "content" if "content" in message else "value"
-    text = message.get(key)
-    if isinstance(text, list):  # OpenAI's content parts
-        parts = [part.get("text") if isinstance(part, dict) else part for part in text]
-        text = "".join(_text(part, key, at) for part in parts)
-    return role.strip().lower(), _text(text, key, at)
-
-
-def _text(value: Any, column: str, at: str) -> str:
-    if value is None or value != value:  # pandas writes NaN for an empty cell
-        return ""
-    if not isinstance(value, str):
-        raise UserError(f"{column!r} is {type_name(value)} instead of text", "mend the row", at=at)
-    if _SURROGATE.search(value):
-        raise UserError(f"{column!r} has half a surrogate pair (\\ud800 to \\udfff)", "mend the row", at=at)
-    return value
-
-
-def _id(value: Any, at: str) -> str:
-    return str(value) if isinstance(value, int | float) and value == value else _text(value, "id", at)
-
-
-def _flaw(record: dict[str, str]) -> str:
-    if any("\0" in value for value in record.values()):
+def _flaw(exchange: Exchange) -> str:
+    texts = (exchange.instruction, exchange.input, exchange.output, exchange.system)
+    if any("\0" in text for text in texts):
         return "NUL character"  # Apertium and others end a text at it
-    if not record["instruction"].strip():
+    if not exchange.instruction.strip():
         return "no instruction"
-    return "" if record["output"].strip() else "no answer"
+    return "" if exchange.output.strip() else "no answer"
 
 
 class _Seen:
@@ -340,17 +270,22 @@ class _Seen:
         key = hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
         return self._db.execute(f"INSERT OR IGNORE INTO {table} VALUES (?)", (key,)).rowcount == 1
 
-    def new_id(self, own: str, stem: str, default: str, at: str) -> str:
-        """The row's own id, which must be new in its source; where another source has it, with the stem before it."""
-        if own and not self._is_new("own", f"{stem}\0{own}"):
-            raise UserError(f"id {own!r} stands twice", "give each row its own", at=at)
-        candidates = [own, f"{stem}-{own}"] if own else [default]
-        numbered = (f"{candidates[-1]}-{n}" for n in count(2))
-        return next(name for name in chain(candidates, numbered) if self._is_new("ids", name))
+    def new_id(self, own: str, stem: str, default: str, row: int) -> tuple[str, bool]:
+        """(id, whether the row's own stood in its source before).
 
-    def twin(self, record: dict[str, str]) -> str:
-        """Why the record is left out, if one like it was before."""
-        question, answer = (record["instruction"], record["input"]), record["output"]
+        The row's own id; where another source has it, with the stem before it; where its own source has it, with the
+        number of the row behind it.
+        """
+        is_twice = bool(own) and not self._is_new("own", f"{stem}\0{own}")
+        candidates = [own, f"{stem}-{own}"] if own else [default]
+        if is_twice:
+            candidates = [f"{own}-{row}"]
+        numbered = (f"{candidates[-1]}-{n}" for n in count(2))
+        return next(name for name in chain(candidates, numbered) if self._is_new("ids", name)), is_twice
+
+    def twin(self, exchange: Exchange) -> str:
+        """Why the exchange is left out, if one like it was before."""
+        question, answer = (exchange.instruction, exchange.input), exchange.output
         if not self._is_new("exact", "\0".join((*question, answer))):
             return "duplicate"
         near = f"{normalise(' '.join(question))}\0{normalise(answer)}"

@@ -49,14 +49,12 @@ FILES = {
     "empty": ("a.jsonl", b"", ["a.jsonl", "no rows"]),
     "blank lines only": ("a.jsonl", b"\n \n\n", ["a.jsonl", "no rows"]),
     "empty list": ("a.json", b"[]", ["a.json", "no rows"]),
-    "half a line": ("a.jsonl", LINE + LINE[:40], ["a.jsonl:2"]),
     "half a list": ("a.json", b"[" + LINE + b",", ["a.json"]),
     "an object": ("a.json", b'{"data": []}', ["a.json"]),
     "a number": ("a.jsonl", b"3\n", ["a.jsonl:1"]),
     "a list of texts": ("a.json", b'["a", "b"]', ["a.json", "row 1"]),
     "no answer column": ("a.jsonl", b'{"instruction": "a"}\n', ["a.jsonl"]),
     "foreign columns": ("a.jsonl", b'{"foo": "a", "bar": "b"}\n', ["a.jsonl", "columns"]),
-    "a number for text": ("a.jsonl", LINE + b'{"instruction": 3, "output": "b"}\n', ["a.jsonl:2"]),
     "a list for text": ("a.jsonl", b'{"instruction": ["a"], "output": "b"}\n', ["a.jsonl:1"]),
     "half a surrogate": ("a.jsonl", b'{"instruction": "\\ud83d", "output": "b"}\n', ["a.jsonl:1", "surrogate"]),
     "html": ("a.jsonl", b"<!DOCTYPE html><html></html>\n", ["a.jsonl", "web page"]),
@@ -68,7 +66,6 @@ FILES = {
     "csv without a head": ("a.csv", b"Say a.,a\n", ["a.csv"]),
     "empty csv": ("a.csv", b"", ["a.csv"]),
     "an unknown suffix": ("a.docx", b"PK", ["a.docx"]),
-    "an id twice": ("a.jsonl", (b'{"id": "x", ' + LINE[1:]) * 2, ["a.jsonl:2", "'x'"]),
     "conversations of texts": ("a.jsonl", b'{"conversations": ["hi", "ho"]}\n', ["a.jsonl"]),
     "held out only": ("a.jsonl", b'{"held_out": true, ' + LINE[1:], ["a.jsonl", "held out"]),
     "blank answers only": ("a.jsonl", b'{"instruction": "a", "output": " "}\n', ["a.jsonl", "no answer"]),
@@ -91,6 +88,9 @@ ROWS = {
     "nearly the same": ({**GOOD, "instruction": "name a SMALL river"}, "1 near duplicate"),
     "NUL": ({**GOOD, "output": "a\0b"}, "1 NUL character"),
     "held out": ({**GOOD, "held_out": True, "instruction": "Other?"}, "1 held out"),
+    "a list for text": ({**GOOD, "output": ["a"]}, "1 'output' is list"),
+    "no object": (["a"], "1 list instead of an object"),
+    "a picture": ({**GOOD, "images": ["a.png"]}, "1 with images"),
 }
 
 

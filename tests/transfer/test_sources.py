@@ -177,6 +177,7 @@ def test_conversations_without_a_first_answer_are_counted(tmp_path):
         "no answer to the first user turn": 2,
         "no answer": 1,
         "no instruction": 1,
+        "later turns": 1,
     }
 
 
@@ -371,39 +372,27 @@ MALFORMED = [
     ("a.json", '[\n\n{"instruction": a, "output": "' + "b" * 200_000 + '"}]', ":3: ", "not JSON (Expecting value"),
     ("a.json", "[" * 100_000, "", "recursion"),
     ("a.json", "[3]", ": row 1: ", "int instead of an object"),
-    ("a.json", '[{"instruction": "a", "output": "b"}, null]', ": row 2: ", "null instead of an object"),
     ("a.json", '"text"', ":1: ", "str instead of an object"),
     ("a.jsonl", "[[1]]\n", ": row 1: ", "list instead of an object"),
-    ("a.jsonl", GOOD + "{oops}\n", ":2: ", "not JSON"),
-    ("a.jsonl", GOOD + GOOD.rstrip() + ",\n", ":2: ", "not JSON"),
-    ("a.jsonl", GOOD + "[1]\n", ":2: ", "list instead of an object"),
-    ("a.jsonl", GOOD + '{"a":' * 100_000 + "\n", ":2: ", "not JSON"),
     ("a.jsonl", '{"instruction": "a\0b", "output": "b"}\n', ":1: ", "not JSON (Invalid control character"),
     ("a.jsonl", '{"instruction": "a", "output": "b", "n": ' + "1" * 5000 + "}\n", ":1: ", "not JSON"),
-    ("a.jsonl", GOOD + GOOD.rstrip()[:-9], ":2: ", "not JSON"),
     ("a.csv", CSV + 'a,"b\nc\n', ":2: ", "unexpected end of data"),
     ("a.csv", CSV + 'a,b\n"c"d,e\n', ":3: ", "not CSV"),
     ("a.csv", CSV + "a,b,c\n", ":2: ", "3 cells under 2 columns"),
-    ("a.csv", CSV + '"a\n\na",b\nc\n', ":5: ", "1 cells under 2 columns"),
     ("a.csv", "instruction,output,output\na,b,c\n", ":1: ", "2 columns are called 'output'"),
     ("a.tsv", CSV + "a,b\n", ": ", "no known format (columns: instruction,output)"),
     # columns and types
     ("a.jsonl", '{"x": "a", "y\\n": "b"}\n', ": ", "no known format (columns: x, y\\n)"),
     ("a.jsonl", '{"prompt": "a", "response": "b", "answer": "c"}\n', ": ", "no known format"),
     ("a.jsonl", '{"instruction": "a"}\n' * 2, ": ", "no known format (columns: instruction)"),
-    ("a.jsonl", GOOD + '\n{"instruction": "a"}\n', ":3: ", "no 'output' (columns: instruction)"),
     ("a.json", '[{"instruction": "a", "output": ["b"]}]', ": row 1: ", "'output' is list"),
-    ("a.jsonl", '{"instruction": 5, "output": "b"}\n', ":1: ", "'instruction' is int"),
     ("a.jsonl", '{"instruction": "a", "input": {}, "output": "b"}\n', ":1: ", "'input' is dict"),
     ("a.jsonl", '{"instruction": "a", "output": "b", "id": ["c"]}\n', ":1: ", "'id' is list"),
-    ("a.jsonl", '{"instruction": "a", "output": "b", "system": 1}\n', ":1: ", "'system' is int"),
-    ("a.jsonl", '{"id": 1, "instruction": "a", "output": "b"}\n' * 2, ":2: ", "id '1' stands twice"),
-    ("a.csv", "id,instruction,output\n1,a,b\n1,c,d\n", ":3: ", "id '1' stands twice"),
     ("a.jsonl", '{"instruction": "a \\ud83d", "output": "b"}\n', ":1: ", "'instruction' has half a surrogate"),
     ("a.json", '[{"instruction": "a", "output": "\\ude00"}]', ": row 1: ", "'output' has half a surrogate"),
     ("a.jsonl", CHAT % '"text"', ":1: ", "'conversations' is str instead of a list"),
-    ("a.jsonl", CHAT % '["text"]', ":1: ", "turn 1 of 'conversations': str"),
-    ("a.jsonl", CHAT % '[{"value": "a"}]', ":1: ", "turn 1 of 'conversations': 'from' is null"),
+    ("a.jsonl", CHAT % '["text"]', ":1: turn 1: ", "str instead of an object in 'conversations'"),
+    ("a.jsonl", CHAT % '[{"value": "a"}]', ":1: turn 1: ", "'from' is null"),
     ("a.jsonl", CHAT % '[{"from": "human", "value": {"a": 1}}]', ":1: ", "'value' is dict"),
     ("a.jsonl", '{"messages": [{"role": "user", "content": [[1]]}]}\n', ":1: ", "'content' is list"),
     # rows alone at fault: counted
@@ -442,8 +431,184 @@ def test_a_boundless_line_is_not(tmp_path, monkeypatch, name, start):
 
 
 def test_parquet_of_wrong_types_names_the_row(tmp_path):
-    path = write(tmp_path / "a.parquet", [row("A", 1), row("B", 2)])
-    assert said(path) == f"{path}: row 1: 'output' is int instead of text; mend the row"
+    path = write(tmp_path / "a.parquet", [row("A", [1]), row("B", [2])])
+    assert said(path) == f"{path}: row 1: 'output' is list instead of text; mend the row"
+
+
+# What is wrong with one row beside a good one -> how it is counted.
+UNUSABLE = {
+    "{oops}": "not JSON",
+    dump([row("A")]).rstrip() + ",": "not JSON",
+    '{"instruction": "a", "out': "not JSON",
+    '{"a":' * 100_000: "not JSON",
+    "[1]": "list instead of an object {...}",
+    "null": "null instead of an object {...}",
+    '{"instruction": "a"}': "no 'output'",
+    '{"instruction": "a", "output": ["b"]}': "'output' is list instead of text",
+    '{"instruction": {"a": 1}, "output": "b"}': "'instruction' is dict instead of text",
+    '{"instruction": "a", "output": "b", "id": ["c"]}': "'id' is list instead of text",
+    '{"instruction": "a \\ud83d", "output": "b"}': "'instruction' has half a surrogate pair",
+    '{"instruction": "a", "output": "b", "history": [["q"]]}': "'history' is no list of [question, answer]",
+}
+
+
+@pytest.mark.parametrize("line", UNUSABLE)
+def test_one_unusable_row_is_left_out_and_counted(tmp_path, line):
+    (tmp_path / "a.jsonl").write_text(GOOD + line + "\n" + dump([row("Next?")]), encoding="utf-8")
+    records, reading = read(str(tmp_path / "a.jsonl"))
+    # The row behind it keeps its number.
+    assert [r["id"] for r in records] == ["a-000000", "a-000002"]
+    assert reading.left_out == {UNUSABLE[line]: 1}
+    assert reading.formats == ["a.jsonl: Alpaca (JSONL), 3 rows"]
+
+
+def test_an_unusable_row_of_a_table_or_a_list_is_left_out(tmp_path):
+    (tmp_path / "a.csv").write_text(CSV + 'a,b\n"c\nc",d,e\nf,g\n')
+    records, reading = read(str(tmp_path / "a.csv"))
+    assert [r["instruction"] for r in records] == ["a", "f"] and reading.left_out == {"3 cells under 2 columns": 1}
+    (tmp_path / "a.json").write_text(json.dumps([3, row("A"), None]))
+    records, reading = read(str(tmp_path / "a.json"))
+    assert [r["id"] for r in records] == ["a-000001"] and sum(reading.left_out.values()) == 2
+
+
+def test_a_file_with_nothing_usable_stops_beside_a_good_one(tmp_path):
+    (tmp_path / "b.jsonl").write_text("{oops}\n[1]\n")
+    message = said([write(tmp_path / "a.jsonl", [row("A")]), str(tmp_path / "b.jsonl")])
+    assert message.startswith(f"{tmp_path / 'b.jsonl'}:1: not JSON")
+
+
+@pytest.mark.parametrize(("value", "text"), [(5, "5"), (2.5, "2.5"), (True, "true"), (False, "false"), (0, "0")])
+def test_plain_numbers_and_booleans_are_text(tmp_path, value, text):
+    (record,), _ = read(write(tmp_path / "a.jsonl", [row(value, value, input=value, system=value)]))
+    assert {record[column] for column in ("instruction", "input", "output", "system")} == {text}
+
+
+@pytest.mark.parametrize("nothing", ["<noinput>", "<No input>", "nan", "NaN", " N/A ", "None", "no input.", "null"])
+def test_no_input_in_words_is_none(tmp_path, nothing):
+    assert read(write(tmp_path / "a.jsonl", [row(input=nothing, system=nothing)]))[0] == [
+        {"id": "a-000000", "instruction": "Why?", "input": "", "output": "Because.", "system": ""}
+    ]
+
+
+def test_no_answer_in_words_is_none_but_none_may_be_one(tmp_path):
+    rows = [row("A", "<nooutput>"), row("B", "nan"), row("C", "None"), row("<noinput>", "D"), row("E", "N/A")]
+    records, reading = read(write(tmp_path / "a.jsonl", rows))
+    assert [r["output"] for r in records] == ["None", "N/A"]
+    assert reading.left_out == {"no answer": 2, "no instruction": 1}
+
+
+def test_an_id_that_stands_twice_gets_a_suffix_and_is_counted(tmp_path):
+    rows = [row("A", id=1), row("B", id=1), row("C", id="1-2"), row("D", id="1"), row("E", id="x")]
+    records, reading = read(write(tmp_path / "a.jsonl", rows))
+    ids = [r["id"] for r in records]
+    assert len(set(ids)) == 5 and ids[:2] == ["1", "1-2"] and ids[3:] == ["1-4", "x"]
+    assert reading.formats == ["a.jsonl: Alpaca (JSONL), 5 rows, 2 ids stood twice and have a suffix"]
+
+
+CHAT_ROWS = {
+    "ShareGPT": {
+        "conversations": turns(("human", "A"), ("gpt", "1"), ("human", "B"), ("gpt", "2"), ("human", "C"), ("gpt", "3"))
+    },
+    "Alpaca": row("C", "3", history=[["A", "1"], ["B", "2"]]),
+    "Alpaca in a table": row("C", "3", history='[["A", "1"], ["B", "2"]]'),
+}
+
+
+@pytest.mark.parametrize("form", CHAT_ROWS)
+@pytest.mark.parametrize(
+    ("which", "expected", "left_out"),
+    [
+        ("first", ["A1"], {"later turns": 2}),
+        ("last", ["C3"], {"earlier turns": 2}),
+        ("all", ["A1", "B2", "C3"], {}),
+    ],
+)
+def test_turns_of_a_conversation(tmp_path, form, which, expected, left_out):
+    path = write(tmp_path / "a.jsonl", [CHAT_ROWS[form], {**CHAT_ROWS[form], "held_out": True}])
+    records, reading = read(Source(path=path, turns=which))
+    assert [r["instruction"] + r["output"] for r in records] == expected
+    assert reading.left_out == {"held out": 1, **left_out}
+    assert [r["id"] for r in records] == ["a-000000", "a-000000-2", "a-000000-3"][: len(expected)]
+
+
+def test_empty_history_is_none(tmp_path):
+    rows = [row("A", history=[]), row("B", history=None), row("C", history="")]
+    records, reading = read(write(tmp_path / "a.jsonl", rows))
+    assert len(records) == 3 and not reading.left_out
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "a.png"}}
+CALL = {"id": "1", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (row(images=["a.png"]), "with images"),
+        (row(image="a.png"), "with images"),
+        (row(videos=["a.mp4"]), "with videos"),
+        (row(audios=["a.wav"]), "with audios"),
+        (row(tools='[{"name": "f"}]'), "with tools"),
+        (row(kto_tag=False), "marked as rejected"),
+        (row(label=False), "marked as rejected"),
+        ({"messages": turns(("user", [IMAGE, *PARTS]), ("assistant", "So."), keys=OPENAI)}, "with images"),
+        ({"messages": turns(("user", [{"image": "a.png"}, {"text": "?"}]), ("assistant", "So."), keys=OPENAI)},
+         "with images"),
+        ({"conversations": turns(("human", "A"), ("function_call", "{}"), ("observation", "1"), ("gpt", "B"))},
+         "calls a tool"),
+        ({"messages": [{"role": "user", "content": "A"}, {"role": "assistant", "content": None, "tool_calls": [CALL]}]},
+         "calls a tool"),
+        ({"messages": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B", "loss_weight": 0.0}]},
+         "an answer of weight 0"),
+    ],
+)  # fmt: skip
+def test_columns_of_llama_factory_that_leave_a_row_out(tmp_path, line, reason):
+    good = row("Good.") if "instruction" in line else {next(iter(line)): turns(("user", "Good."), ("assistant", "B"))}
+    records, reading = read(write(tmp_path / "a.jsonl", [good, line]))
+    assert [r["instruction"] for r in records] == ["Good."] and reading.left_out == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    "more", [{"images": []}, {"images": None}, {"tools": "[]"}, {"tools": ""}, {"kto_tag": True}, {"label": 0}]
+)
+def test_columns_of_llama_factory_with_nothing_in_them(tmp_path, more):
+    records, reading = read(write(tmp_path / "a.jsonl", [row(**more)]))
+    assert len(records) == 1 and not reading.left_out
+
+
+NEWER = [
+    {"role": "system", "content": [{"type": "text", "value": "Be kind."}], "loss_weight": 0.0},
+    {"role": "user", "content": [{"type": "text", "value": "Wh"}, {"type": "text", "value": "y?"}], "loss_weight": 0.0},
+    {
+        "role": "assistant",
+        "content": [{"type": "reasoning", "value": "Hm."}, {"type": "text", "value": "So."}],
+        "loss_weight": 1.0,
+    },
+]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"messages": NEWER},
+        {"chosen_messages": NEWER, "rejected_messages": NEWER[:2]},
+        {"instruction": "Why?", "chosen": "So.", "rejected": "No.", "system": "Be kind."},
+        {"system": "Be kind.", "conversations": turns(("human", "Why?")),
+         "chosen": {"from": "gpt", "value": "So."}, "rejected": {"from": "gpt", "value": "No."}},
+        {"prompt": "Why?", "system": "Be kind.", "chosen": turns(("user", "Why?"), ("assistant", "So."), keys=OPENAI),
+         "rejected": []},
+    ],
+)  # fmt: skip
+def test_newer_files_and_preferences_of_llama_factory(tmp_path, line):
+    records, reading = read(write(tmp_path / "a.jsonl", [line]))
+    assert not reading.left_out and records == [
+        {"id": "a-000000", "instruction": "Why?", "input": "", "output": "So.", "system": "Be kind."}
+    ]
+
+
+def test_decomposed_letters_are_composed(tmp_path):
+    (record,), _ = read(write(tmp_path / "a.jsonl", [row("Cafe\u0301?", "Si\u0301.")]))
+    assert (record["instruction"], record["output"]) == ("Café?", "Sí.")
 
 
 def test_an_empty_second_file_is_named_before_the_first_is_read(tmp_path):
