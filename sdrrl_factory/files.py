@@ -64,7 +64,7 @@ def refuse_foreign(path: str | Path, *marks: str) -> None:
     if not os.path.lexists(path) or is_device(path):
         return
     if os.path.isdir(path):
-        raise UserError("is a folder", "name a file in it", at=str(path))
+        raise UserError("cannot be written, it is a folder", "name a file in it", at=str(path))
     if not os.path.exists(path):
         return  # a link to a file that is still to be written
     with naming_errors(path), open(path, "rb") as f:

@@ -155,6 +155,18 @@ def test_an_installation_that_fails_is_one_line(tmp_path, monkeypatch):
     assert "pip install" in line and line.endswith("; mend that and install again") and installation() is None
 
 
+def test_an_environment_of_other_packages_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDRRL_COMET_ENV", str(tmp_path / "mine"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/pyvenv.cfg").write_text("home = /usr/bin\n")
+    package = tmp_path / "mine/lib/python3.11/site-packages/numpy-2.4.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Name: numpy\nVersion: 2.4.0\n")
+    line = one_line(comet_install.install_comet)
+    assert "mine is an environment of other packages (numpy)" in line and "SDRRL_COMET_ENV" in line
+    assert sorted(p.name for p in (tmp_path / "mine").iterdir()) == ["lib", "pyvenv.cfg"]
+
+
 def test_the_pins_are_exact_and_name_no_host():
     lines = comet_install._PINS.read_text().splitlines()[1:]
     assert all(line.count("==") == 1 and "/" not in line for line in lines)

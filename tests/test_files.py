@@ -133,7 +133,7 @@ def test_what_another_program_wrote_stands_in_the_way(tmp_path):
     with pytest.raises(UserError) as err:
         refuse_foreign(path, "ours")
     assert str(err.value).startswith(f"{path}: is there already") and "another name" in str(err.value)
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match="it is a folder"):
         refuse_foreign(tmp_path, "ours")
 
 

@@ -1,8 +1,10 @@
 """`sdrrl install comet`: makes the environment that unbabel-comet runs in."""
 
+import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
@@ -12,6 +14,8 @@ VERSION = "2.2.7"
 # Without setuptools COMET cannot look up its own version, and takes another layer transformation without a word.
 _PACKAGES = [f"unbabel-comet=={VERSION}", "setuptools"]
 _PINS = Path(__file__).with_name("comet_constraints.txt")
+# In an environment that `sdrrl install` made.
+_MARK = ".sdrrl-install"
 _NEWEST = (3, 12)  # of which numpy 1.26 has wheels
 
 
@@ -24,6 +28,13 @@ def install_comet(python: str | None = None) -> Path:
     made = (folder / "pyvenv.cfg").is_file()
     if not made and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an environment of Python's", "empty it, or name another in SDRRL_COMET_ENV")
+    mark = folder / _MARK
+    # The pins would replace packages of an environment that is used for something else. Where none is named it is ours
+    # by its place, and may be older than the mark.
+    others = made and os.environ.get("SDRRL_COMET_ENV") and not mark.exists() and _packages(folder)
+    if others and installation() is None:
+        what = f"{folder} is an environment of other packages ({', '.join(others[:3])}), some would be replaced"
+        raise UserError(what, "name a folder that is not there in SDRRL_COMET_ENV")
     beside = Path(sys.executable).with_name("uv")
     uv = str(beside) if beside.is_file() else shutil.which("uv")
     if python is None:
@@ -37,6 +48,7 @@ def install_comet(python: str | None = None) -> Path:
     # An environment that uv made has no pip; venv completes it where uv is no longer at hand.
     if not made or not (uv or any(folder.glob("lib/python*/site-packages/pip"))):
         _run([uv, "venv", "-q", "-p", python, str(folder)] if uv else [python, "-m", "venv", str(folder)])
+        mark.touch()
     inside = str(folder / "bin" / "python")
     pip = [uv, "pip", "install", "-q", "-p", inside] if uv else [inside, "-m", "pip", "install", "-q"]
     _run([*pip, "-c", str(_PINS), *_PACKAGES])
@@ -44,6 +56,13 @@ def install_comet(python: str | None = None) -> Path:
     if installation() is None:
         raise UserError(f"{folder} has no unbabel-comet after its installation", "remove the folder and install again")
     return folder
+
+
+def _packages(folder: Path) -> list[str]:
+    """What is installed in an environment beside what every new one has."""
+    paths = [str(path) for path in folder.glob("lib/python*/site-packages")]
+    names = {package.name for package in distributions(path=paths)}
+    return sorted(names - {"pip", "setuptools", "wheel"})
 
 
 def _run(command: list[str]) -> None:

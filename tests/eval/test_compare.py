@@ -516,3 +516,22 @@ def test_a_picture_with_a_script_is_refused(runs, tmp_path):
         compare(runs, tsne=str(tmp_path))
     (tmp_path / "tsne.svg").write_text("<?xml?><svg><use xlink:href='#a'/></svg>")
     assert "<use xlink:href='#a'/>" in Path(compare(runs, tsne=str(tmp_path))).read_text(encoding="utf-8")
+
+
+def test_files_of_others_are_not_replaced_and_those_of_a_comparison_are(runs, tmp_path):
+    names = {"output": "r.html", "markdown": "t.md", "latex": "t.tex", "json": "t.json", "csv": "t.csv"}
+    files = {kind: tmp_path / name for kind, name in names.items()}
+    for _ in range(2):
+        compare(runs, **files)
+    before = {kind: path.read_bytes() for kind, path in files.items()}
+    assert all(before.values())
+    for kind, path in files.items():
+        path.write_text("mine")
+        with pytest.raises(UserError, match=f"{path}: is there already.* another name") as err:
+            compare(runs, **files)
+        assert "\n" not in str(err.value) and path.read_text() == "mine"
+        assert all(other.read_bytes() == before[k] for k, other in files.items() if k != kind)
+        path.write_bytes(before[kind])
+    # One named like an evaluation's own file is not replaced either.
+    with pytest.raises(UserError, match="results.json: is there already"):
+        compare(runs, json=f"{runs[-1]}/results.json")

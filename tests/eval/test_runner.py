@@ -306,8 +306,20 @@ def test_an_output_dir_that_cannot_be_written(files, checkpoint):
         runner.run(recipe(files, checkpoint, output_dir=str(files / "taken")), "r.yaml")
 
 
+@pytest.mark.parametrize("name", ["results.json", "predictions/off_target.spa.jsonl"])
+def test_files_of_others_in_the_output_dir_are_not_replaced(files, checkpoint, name):
+    path = files / "theirs" / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"acc": 1.0}\n')
+    with pytest.raises(UserError, match=f"{name}: is there already"):
+        runner.run(recipe(files, checkpoint, output_dir=str(files / "theirs")), "r.yaml")
+    assert path.read_text() == '{"acc": 1.0}\n'
+
+
 def test_a_checkpoint_that_is_not_there(files):
-    with pytest.raises(UserError, match="^model: no checkpoint at .*nowhere: config.json .*; train and export it first"):
+    with pytest.raises(
+        UserError, match="^model: no checkpoint at .*nowhere: config.json .*; train and export it first"
+    ):
         runner.run(recipe(files, str(files / "nowhere")), "r.yaml")
 
 

@@ -71,3 +71,14 @@ def test_bad_files_are_one_line(checkpoint, tmp_path, source, target, expected):
     (tmp_path / "target.txt").write_text(target)
     with pytest.raises(UserError, match=expected):
         tsne([checkpoint], str(tmp_path / "source.txt"), str(tmp_path / "target.txt"), str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["tsne.json", "tsne.svg", "tsne.png"])
+def test_files_of_others_are_not_replaced(tmp_path, name):
+    for language in ("source", "target"):
+        (tmp_path / language).write_text("one\ntwo\nthree\nfour\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name}: is there already"):
+        tsne(["nowhere/a"], str(tmp_path / "source"), str(tmp_path / "target"), str(tmp_path / "out"))
+    assert (tmp_path / "out" / name).read_text() == "mine"

@@ -12,8 +12,9 @@ from sdrrl_eval.compare.markdown import markdown
 from sdrrl_eval.compare.runs import Run
 from sdrrl_eval.compare.shared import SharedScore
 from sdrrl_eval.compare.tables import Table
+from sdrrl_factory import pages
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import atomic_write
+from sdrrl_factory.files import atomic_write, refuse_foreign
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,17 @@ class Comparison:
             UserError: a file that cannot be written.
         """
         path = Path(output) if output else self.runs[-1].folders[-1] / "report.html"
+        # What tells the files of a comparison from others is near their beginning.
+        marks = [
+            (path, pages.MARK),
+            (markdown_file, '<a id="tab:'),
+            (latex_file, r"% needs \usepackage[T1]{fontenc}"),
+            (json_file, '"legend": '),
+            (csv_file, "system,task,metric,"),
+        ]
+        for file, mark in marks:
+            if file:
+                refuse_foreign(file, mark)
         _write(path, report.page(self))
         tables = self.tables + ([self.score_table] if self.score_table else []) + self.published
         if markdown_file:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sdrrl_eval.measure.task import Item, Part
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.files import atomic_write, dump_line, read_text
+from sdrrl_factory.files import atomic_write, dump_line, read_text, refuse_foreign
 from sdrrl_factory.rows import KINDS, is_held_out, read_hub, read_lines, read_rows, suffix
 
 DROPPED = "overlap:dropped"  # in the signature of a score without the items that overlap
@@ -359,6 +359,8 @@ def check_list(path: str | None) -> None:
         raise UserError(f"--overlap-list {path}: neither .jsonl nor .csv; give the file one of these endings")
     if path and Path(path).is_dir():
         raise UserError(f"--overlap-list {path}: is a folder; name a file in it")
+    if path:
+        refuse_foreign(path, '"part": ', "part,item,")
 
 
 def write_list(path: str | Path, overlap: Overlap) -> None:

@@ -16,7 +16,7 @@ from sdrrl_eval.measure.overlap import DROPPED, Overlap, check_list, find_overla
 from sdrrl_eval.measure.recipe import EvalConfig, check
 from sdrrl_eval.measure.task import Part, Scored
 from sdrrl_factory.errors import UserError, under
-from sdrrl_factory.files import atomic_write, write_jsonl
+from sdrrl_factory.files import atomic_write, refuse_foreign, write_jsonl
 from sdrrl_factory.models.checkpoint import model_hash
 from sdrrl_factory.models.lm import Generation
 from sdrrl_factory.models.remembered import set_keys
@@ -43,7 +43,7 @@ def run(
     """
     # 1. What can be wrong without a model: the keys, the files, what the scores need, the output.
     parts = plan(config)
-    out = _writable(config.output_dir)
+    out = _writable(config.output_dir, parts)
     listed = overlap_list or str(out / "overlap.jsonl")
     overlap = _overlap(parts, training_files, listed) if training_files else None
     # 2. All that the model is asked: each distinct prompt once, however many parts have it; then the likelihoods.
@@ -133,9 +133,12 @@ def _without_overlap(
     return [score | {"signature": f"{score['signature']}|{DROPPED}"} for score in scores]
 
 
-def _writable(folder: str) -> Path:
-    """The folder, tried before hours of work."""
+def _writable(folder: str, parts: list[Part]) -> Path:
+    """The folder, tried before hours of work; what another program wrote there is not replaced."""
     out = Path(folder)
+    refuse_foreign(out / "results.json", '"sdrrl_factory": ', '"model_hash": ')
+    for part in parts:
+        refuse_foreign(out / "predictions" / f"{part.name}.jsonl", '"prompt": ')
     try:
         (out / "predictions").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out / "predictions"):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdrrl_factory.errors import UserError, under
-from sdrrl_factory.files import atomic_write, read_text
+from sdrrl_factory.files import atomic_write, read_text, refuse_foreign
 from sdrrl_factory.rows import read_rows
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Array = Any  # of numpy, which is imported where it computes
 _SEED, _PERPLEXITY, _BATCH = 42, 30.0, 16
 _MIN_PAIRS = 4
+_LABEL = "t-SNE of the last hidden states of the same instructions in two languages"
 # Told apart by shape and lightness as well as by colour (Okabe and Ito 2008).
 _SOURCE, _TARGET, _LINE = "#d55e00", "#0072b2", "#94a3b8"
 
@@ -59,6 +60,12 @@ def tsne(models: Sequence[str], source: str, target: str, output: str, template:
     if find_spec("sklearn") is None:
         raise UserError("scikit-learn is not installed", "run `pip install 'sdrrl-factory[tsne]'`", at="tsne")
     sources, targets = _pairs(source, target)
+    out = Path(output)
+    refuse_foreign(out / "tsne.json", '"last hidden state of the last token"')
+    refuse_foreign(out / "tsne.svg", _LABEL)
+    # A PNG does not say what made it.
+    if (out / "tsne.png").exists() and not (out / "tsne.json").exists():
+        raise UserError("is there already", "name another folder", at=str(out / "tsne.png"))
     for model in models:
         with under("--model"):
             check_checkpoint(model, is_trained=True)
@@ -79,7 +86,6 @@ def tsne(models: Sequence[str], source: str, target: str, output: str, template:
         "tsne": f"scikit-learn|metric:cosine|perplexity:{_perplexity(len(sources)):g}|init:pca|seed:{_SEED}",
         "models": measured,
     }
-    out = Path(output)
     figure = _figure([name(model) for model in models], points, measured)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -231,5 +237,4 @@ def _svg(figure: "Figure") -> str:
     with matplotlib.rc_context({"svg.hashsalt": "sdrrl-tsne", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     whole = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
-    label = "t-SNE of the last hidden states of the same instructions in two languages"
-    return whole.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return whole.replace("<svg ", f'<svg role="img" aria-label="{_LABEL}" ', 1)

@@ -131,7 +131,7 @@ def convert(model: str, folder: str, quantization: str) -> None:
     if quantization not in ACCEPTED_MODEL_TYPES:
         fix = f"known: {', '.join(ACCEPTED_MODEL_TYPES)}"
         raise UserError("unknown", fix, at=f"--quantization {quantization}")
-    if Path(folder).exists():
+    if os.path.lexists(folder):
         raise UserError("is there already", "remove it or name another folder", at=folder)
     if not is_hub_id(model) and not (Path(model) / "config.json").is_file():
         raise UserError("no checkpoint there (config.json not found)", "mend the path", at=model)
