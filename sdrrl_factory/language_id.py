@@ -139,13 +139,13 @@ class Identifier:
             return False
         return max((probability for name, probability in ranking if name in names), default=0.0) < _FLOOR
 
-    def require(self, codes: Iterable[str]) -> None:
-        """Raise a UserError without a key when it does not know one of the languages."""
+    def require(self, codes: Iterable[str], fix: str) -> None:
+        """Raise a UserError without a key when it does not know one of the languages; `fix` says what to do."""
         for code in codes:
             if not self._knows(code):
                 tool = "CLD3" if self.path is None else "lid.176"
                 what = f"{tool} does not know {LANGUAGES[code].name} ({code}): what is off target cannot be told"
-                raise UserError(what, "set another backend, a model that does, or none")
+                raise UserError(what, fix)
 
     def _label(self, code: str) -> str | None:
         return LANGUAGES[code].cld3 if self.path is None else LANGUAGES[code].fasttext

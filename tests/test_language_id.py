@@ -126,9 +126,9 @@ def test_languages_beyond_the_papers_are_told_apart(backend, code):
 @pytest.mark.parametrize("text", [SENTENCES["eng"], OTHERS["zho"], SENTENCES["tha"]])
 def test_of_a_language_that_it_does_not_know_nothing_is_sure(fasttext, text):
     assert not fasttext.off_target(text, "ace")
-    fasttext.require(["eng", "deu", "zho_Hant"])
-    with pytest.raises(UserError, match=r"^lid.176 does not know Acehnese \(ace\).*; set another backend"):
-        fasttext.require(["eng", "ace"])
+    fasttext.require(["eng", "deu", "zho_Hant"], "")
+    with pytest.raises(UserError, match=r"^lid.176 does not know Acehnese \(ace\).*; set none$"):
+        fasttext.require(["eng", "ace"], "set none")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -32,8 +32,9 @@ class OffTarget(Task):
     scores = ("off_target",)
 
     def check(self) -> None:
+        codes = [lang.code for lang in self.languages()]
         with under("identifier"):
-            _identifier(self.identifier)
+            _identifier(self.identifier).require(codes, "take the other identifier, or remove the language")
 
     def read(self) -> list[Part]:
         """One part a language; the rows need no output."""
