@@ -15,7 +15,7 @@ from sdrrl_factory.files import atomic_write
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.transfer.recipe import PrepareConfig, Source
 from sdrrl_factory.transfer.sets import SETS, SIDES, has_natural, has_own_answers, has_switched, sides
-from sdrrl_factory.transfer.summary import STAGES, Summary, in_words, ranked, settings
+from sdrrl_factory.transfer.summary import Summary, in_words, ranked, settings
 
 _UNKNOWN = "not stated in the file; check with its owner"
 _OWNER = "as given by its owner; check it there"
@@ -68,12 +68,14 @@ def text(summary: Summary) -> str:
         left_out=in_words(ranked(summary.left_out)),
         has_own_answers="LL" in summary.sets,
         origins=summary.origins,
+        own_share=f"{summary.own_share:.0%}",
+        drawn_share=f"{1 - config.sampling.keep_ground_truth:.0%}",
         given_up=in_words(ranked(summary.reasons["generation"])),
         finishes=in_words(ranked(summary.finishes)),
         rejections=_rejections(summary),
         switched=_switched(summary),
         switch_probability=f"{config.code_switch.probability:g}",
-        licences=licences(config),
+        licences=[(part, summary.filled(name), licence) for part, name, licence in licences(config)],
         settings=_settings(summary),
     )
 
@@ -86,15 +88,17 @@ def licences(config: PrepareConfig) -> list[tuple[str, str, str]]:
     translator = config.translator
     if has_own_answers(config.systems):
         rows.append(("generator", config.generator.model, _LICENCES.get(config.generator.model, _OWNER)))
-    if sides(config.systems):
+    if sides(config.systems) and translator.backend != "none":
         if translator.backend == "apertium":
             rows.append(("translator", "Apertium", "GPL (programs and language data); it does not cover their output"))
         else:
             model = translator.model or translator.backend
             rows.append(("translator", model, _LICENCES.get(model, _OWNER)))
     if config.code_switch.probability and has_switched(config.systems):
-        name = config.code_switch.dictionary
-        rows.append(("dictionary", name, _DICTIONARY_LICENCES.get(name, _OWNER)))
+        dictionary = config.code_switch.dictionary
+        for name in dict.fromkeys([dictionary] if isinstance(dictionary, str) else dictionary.values()):
+            if name != "none":
+                rows.append(("dictionary", name, _DICTIONARY_LICENCES.get(name, _OWNER)))
     if config.parallel.size and has_natural(config.systems):
         name = config.parallel.source
         rows.append(("parallel corpus", name, _CORPUS_LICENCES.get(name, _OWNER)))
@@ -140,7 +144,8 @@ def _sets(summary: Summary) -> list[tuple[object, ...]]:
         if not SETS[subset].is_weighted:
             description = f"baseline: {description}"
         lengths = " / ".join(summary.means(subset)) if count.rows else "-"
-        rejected = "-" if subset in summary.natural else summary.missing(subset)
+        is_made = subset not in summary.natural and summary.is_asked_for(subset)
+        rejected = summary.missing(subset) if is_made else "-"
         rows.append((subset, description, count.rows, rejected, lengths))
     return rows
 
@@ -162,10 +167,8 @@ def _rejections(summary: Summary) -> list[tuple[object, ...]]:
     for side in SIDES:
         if side not in summary.translated:
             continue
-        for (stage, left, reasons), name in zip(summary.funnel(side), STAGES, strict=True):
-            if name == "above tau":
-                if summary.threshold is None:
-                    continue
+        for stage, left, reasons in summary.funnel(side):
+            if stage == "above tau":
                 stage = f"above tau = {summary.threshold:g} ({summary.config.quality.backend})"
             rows.append((side, stage, left, in_words(reasons)))
     return rows

@@ -104,10 +104,11 @@ def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
     tiles = [("records", f"{summary.records:,}", "read and used")]
     if "LL" in summary.sets:
         own = summary.origins["G"]
-        tiles.append(("answers the model's own", _percent(own, summary.records), f"{own:,} of them"))
+        drawn = 1 - summary.config.sampling.keep_ground_truth
+        tiles.append(("answers the model's own", _percent(own, summary.records), f"equation 4 draws {drawn:.0%}"))
     # The set whose questions and answers both have to be translated well.
     both = next((subset for subset in ("TT", "tsft") if subset in summary.sets), None)
-    if both:
+    if both and summary.is_asked_for(both):
         rows = summary.sets[both].rows
         tiles.append((f"translated well, in {both}", _percent(rows, summary.records), f"{rows:,} rows"))
     total = sum(count.rows for count in summary.sets.values())
@@ -128,7 +129,8 @@ def _reading(summary: Summary) -> list[Column]:
             *_step("ground truth", summary.origins["D"], n),
         ]
         ends = f"Generations ended with: {in_words(ranked(summary.finishes))}." if summary.finishes else ""
-        columns.append(Column("Whose answer (equation 4)", bars, ends))
+        note = " ".join(part for part in (ends, summary.few_own_answers) if part)
+        columns.append(Column("Whose answer (equation 4)", bars, note))
     return columns
 
 
@@ -141,8 +143,6 @@ def _translations(summary: Summary) -> list[Column]:
         bars, before = [], summary.records
         for stage, left, reasons in summary.funnel(side):
             if stage == "above tau":
-                if summary.threshold is None:
-                    continue
                 stage = f"above τ = {summary.threshold:g}"
             bars += _step(stage, left, summary.records, before - left, reasons)
             before = left
@@ -160,6 +160,9 @@ def _sets(summary: Summary) -> list[Bar]:
             bars.append(Bar(f"{subset}: natural text", f"{count.rows:,}", "", [(share, colour)]))
             continue
         missing = summary.missing(subset)
+        if not summary.is_asked_for(subset):
+            bars.append(Bar(f"{subset}: no translator asked for", "-", "", []))
+            continue
         needs = " and ".join(_SHORT[side] for side in SETS[subset].needs)
         label = f"{subset}: needs the {needs} translated" if needs else subset
         bars += _step(label, count.rows, count.rows + missing, missing, colour=colour)
@@ -225,7 +228,7 @@ def _example(summary: Summary, record: dict, rows: dict[str, list[dict]]) -> Exa
     langs = {"source": summary.config.source_lang, "target": summary.target}
     own = record["answer_origin"] == "G"
     tags = [("the model's own answer", "own") if own else ("ground truth", "cut")]
-    tags += [(reason, "") for reason in record["reasons"]]
+    tags += [(reason, "") for reason in _reasons(summary, record)]
     for side in SIDES:
         score = record.get(f"{side}_qe")
         if score is not None:
@@ -249,11 +252,17 @@ def _example(summary: Summary, record: dict, rows: dict[str, list[dict]]) -> Exa
             ]
             boxes.append(Box(subset, texts, f"{langs[q]} → {langs[a]}", SETS[subset].colour or _SOFT))
         if len(lines) < len(forms):
-            why = [reason for reason in record["reasons"] if reason.partition(": ")[0] in SETS[subset].needs]
-            text = Text([("; ".join(why) or "rejected", False)])
+            why = [reason for reason in _reasons(summary, record) if reason.partition(": ")[0] in SETS[subset].needs]
+            no_row = "rejected" if summary.is_asked_for(subset) else "no translator asked for"
+            text = Text([("; ".join(why) or no_row, False)])
             boxes.append(Box(subset, [text], "no row", SETS[subset].colour or _SOFT, "gone"))
     heading = _clip(" ".join(record["instruction"].split()), _MAX_HEADING)
     return Example(str(record["id"]), heading, _iso(langs["source"]), tags, boxes)
+
+
+def _reasons(summary: Summary, record: dict) -> list[str]:
+    """The reasons of what was rejected; where nothing was to be translated, those of the generation alone."""
+    return [why for why in record["reasons"] if summary.has_translator or why.partition(": ")[0] not in SIDES]
 
 
 def _record_box(

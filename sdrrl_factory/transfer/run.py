@@ -13,11 +13,11 @@ from sdrrl_factory.shipped import shown_name
 from sdrrl_factory.transfer import card, inputs, pipeline, report
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.register import DataSets
-from sdrrl_factory.transfer.sets import has_natural, has_own_answers
+from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched
 from sdrrl_factory.transfer.sources import Reading
 from sdrrl_factory.transfer.stage import Stage
 from sdrrl_factory.transfer.store import Store, columns, read_rows
-from sdrrl_factory.transfer.summary import Summary, in_words, ranked
+from sdrrl_factory.transfer.summary import Summary, dataset_lines, in_words, print_dataset_lines, ranked
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -34,6 +34,8 @@ def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
     targets = inputs.check(config)
     models = inputs.models(config)
     inputs.make_folders(config)
+    for line in inputs.remarks(config):
+        print(line, flush=True)
     work = Path(config.work_dir)
     with inputs.memory_of(config) as memory:
         memory.take_translations(work / "translations.sqlite")
@@ -71,7 +73,8 @@ def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
         print(f"report: {store.root / 'report.html'}")
         names += summary.names
     if len(targets) > 1:
-        print(f"all languages: dataset: {','.join(names)}")
+        print("all languages:")
+        print_dataset_lines(dataset_lines(names))
     return names
 
 
@@ -122,13 +125,16 @@ def _resources(config: PrepareConfig, target: inputs.Target) -> dict[str, str]:
         resources["generator"] = f"{generator.model} ({generator.base_url or f'template {generator.template}'})"
     if engine := inputs.engine(config, target.code):
         resources["translator"] = engine.name
-    if target.forward:
-        resources["dictionary"] = f"{config.code_switch.dictionary}, {len(target.forward)} words"
+    if has_switched(config.systems) and config.code_switch.probability:
+        name = inputs.dictionary_name(config, target.code)
+        left_out = _left_out(target.left_out["dictionary"])
+        words = f"{name}, {len(target.forward)} words{left_out}"
+        resources["dictionary"] = words if target.forward else "none: no question is code-switched"
     if target.pairs:
-        left_out = _left_out(target.pairs_left_out)
+        left_out = _left_out(target.left_out["pairs"])
         resources["parallel corpus"] = f"{config.parallel.source}, {len(target.pairs)} pairs{left_out}"
     if target.sentences:
-        left_out = _left_out(target.sentences_left_out)
+        left_out = _left_out(target.left_out["sentences"])
         resources["monolingual text"] = f"{config.parallel.monolingual}, {len(target.sentences)} sentences{left_out}"
     return resources
 

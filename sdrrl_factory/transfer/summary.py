@@ -7,6 +7,7 @@ hash of (seed, id).
 import re
 from bisect import bisect_right, insort
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -23,6 +24,8 @@ SCORE_BINS = 20
 LENGTH_EDGES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 # Where a translation can be lost, in the order the filter looks.
 STAGES = ("translated", "passed the rules", "above tau", "on target")
+# Of the own answers that equation 4 draws, the share below which there is a warning: 40 of 100 records at its half.
+_ENOUGH_OWN = 0.8
 # More kinds than this are a server's or a library's messages; the rest are counted together.
 _MAX_KINDS = 100
 
@@ -71,6 +74,8 @@ class Summary:
         self.finishes: Counter = Counter()
         self.sets = {row.name: SetCount() for row in sets_of(config.systems)}
         self.reasons: dict[str, Counter] = {side: Counter() for side in ("generation", *SIDES)}
+        # Of each set the records it lacks rows of, each by the first of its reasons.
+        self.set_reasons: dict[str, Counter] = {name: Counter() for name in self.sets}
         self.stage_reasons: dict[tuple[str, str], Counter] = {(s, t): Counter() for s in SIDES for t in STAGES}
         self.lost: dict[str, Counter] = {side: Counter() for side in SIDES}  # records by the first stage that lost them
         self.scores = {side: [0] * SCORE_BINS for side in SIDES}
@@ -91,6 +96,25 @@ class Summary:
         """tau; None without a quality estimate."""
         return quality.threshold(self.config.quality)
 
+    @property
+    def has_translator(self) -> bool:
+        """Whether anything was to be translated."""
+        return self.config.translator.backend != "none"
+
+    @property
+    def own_share(self) -> float:
+        """The share of the records whose answer is the model's own (equation 4)."""
+        return self.origins["G"] / max(self.records, 1)
+
+    @property
+    def few_own_answers(self) -> str:
+        """A warning where much of equation 4's share of own answers was lost, or ""."""
+        drawn = 1 - self.config.sampling.keep_ground_truth
+        if "LL" not in self.sets or not self.records or self.own_share >= _ENOUGH_OWN * drawn:
+            return ""
+        shares = f"{self.own_share:.0%} own answers, where equation 4 draws {drawn:.0%}"
+        return f"warning: {shares}: raise generator.max_new_tokens or longest_answer"
+
     def add(self, record: dict, rows: dict[str, list[dict]]) -> None:
         """Count a finished record and the rows it gave (set -> its rows)."""
         key = sha256(f"{self.config.seed}\x00{record['id']}")
@@ -106,14 +130,14 @@ class Summary:
             for k in range(3):
                 total[k] += counts[k]
         for side in SIDES:
-            if f"{side}_ok" in record:
+            if f"{side}_ok" in record and self.has_translator:
                 self.translated.add(side)
             score = record.get(f"{side}_qe")
             if score is not None:
                 # A model's estimate may lie a little outside of 0 to 1.
                 self.scores[side][max(0, min(int(score * SCORE_BINS), SCORE_BINS - 1))] += 1
         if record["reasons"]:
-            self._reject(key, record)
+            self._reject(key, record, rows)
         self.examples.offer(key, (record, rows))
 
     def add_natural(self, subset: str, row: dict) -> None:
@@ -132,10 +156,13 @@ class Summary:
         count.asked_bins[bisect_right(LENGTH_EDGES, asked)] += 1
         count.answered_bins[bisect_right(LENGTH_EDGES, answered)] += 1
 
-    def _reject(self, key: str, record: dict) -> None:
+    def _reject(self, key: str, record: dict, rows: dict[str, list[dict]]) -> None:
         first: dict[str, str] = {}
+        first_reasons: dict[str, str] = {}
         for text in record["reasons"]:
             side, _, particulars = text.partition(": ")
+            if side in SIDES and not self.has_translator:
+                continue
             reason = _bounded(self.reasons[side], _kind(particulars))
             self.reasons[side][reason] += 1
             self.rejected.setdefault((side, reason), Lowest(REJECTED_EXAMPLES)).offer(key, record)
@@ -143,25 +170,40 @@ class Summary:
                 stage = _stage(side, reason, record)
                 self.stage_reasons[side, stage][reason] += 1
                 first[side] = min(first.get(side, stage), stage, key=STAGES.index)
+                first_reasons.setdefault(side, reason)
         # A side is lost once, at the earliest stage, however many reasons there are.
         for side, stage in first.items():
             self.lost[side][stage] += 1
+        # So is a record of a set, however many sides were rejected.
+        for name in self.sets:
+            reasons = [first_reasons[side] for side in SETS[name].needs if side in first_reasons]
+            if reasons and len(rows.get(name, [])) < len(SETS[name].forms):
+                self.set_reasons[name][reasons[0]] += 1
 
     def funnel(self, side: str) -> list[tuple[str, int, list[tuple[str, int]]]]:
-        """(stage, records left after it, what it lost by reason) of the translations of `side`."""
+        """(stage, records left after it, what it lost by reason) of the translations of `side`.
+
+        Without quality estimates there is no stage "above tau".
+        """
         out, left = [], self.records
         for stage in STAGES:
             left -= self.lost[side][stage]
-            out.append((stage, left, ranked(self.stage_reasons[side, stage])))
+            reasons = ranked(self.stage_reasons[side, stage])
+            if stage != "above tau" or (self.threshold is not None and (any(self.scores[side]) or reasons)):
+                out.append((stage, left, reasons))
         return out
 
+    def is_asked_for(self, subset: str) -> bool:
+        """Whether there can be rows of the set: not where it needs translations and no translator was asked for."""
+        return self.has_translator or not SETS[subset].needs
+
     def rejections(self, subset: str) -> list[tuple[str, int]]:
-        """Why records are not in the set, by reason."""
-        return ranked(sum((self.reasons[side] for side in SETS[subset].needs), Counter()))
+        """Why records are not in the set, by reason; a record counts once."""
+        return ranked(self.set_reasons[subset])
 
     def missing(self, subset: str) -> int:
         """How many rows rejections took from the set; a set has a row a record for each of its forms."""
-        if subset in self.natural:
+        if subset in self.natural or not self.is_asked_for(subset):
             return 0
         return self.records * len(SETS[subset].forms) - self.sets[subset].rows
 
@@ -180,15 +222,19 @@ class Summary:
 
     def parts(self) -> list[tuple[str, str]]:
         """(part, what served as it): the sources' formats and what else went in."""
-        return [("instructions", text) for text in self.formats] + [(k, _open(v)) for k, v in self.resources.items()]
+        resources = [(part, _open(self.filled(text))) for part, text in self.resources.items()]
+        return [("instructions", text) for text in self.formats] + resources
+
+    def filled(self, name: str) -> str:
+        """A name out of the recipe with its {source} and {target} filled in."""
+        codes = {"{source}": self.config.source_lang, "{target}": self.target}
+        for mark, code in codes.items():
+            name = name.replace(mark, LANGUAGES[code].iso1)
+        return name
 
     def dataset_lines(self) -> list[tuple[str, str]]:
-        """(system, its `dataset:` line of a train recipe); the baselines' first, SDRRL's last."""
-        lines = []
-        for system in (*BASELINES, "sdrrl"):
-            sets = {f"{self.title}_{row.name.lower()}" for row in sets_of([system])}
-            lines.append((system, [name for name in self.names if name in sets]))
-        return [(system, f"dataset: {','.join(names)}") for system, names in lines if names]
+        """As of all languages, of this one."""
+        return dataset_lines(self.names)
 
     def print(self) -> None:
         """The table on the terminal; last the line to paste into a train recipe."""
@@ -204,8 +250,11 @@ class Summary:
         table.add_column("mean words Q / A", justify="right")
         table.add_column("reasons")
         for subset, count in self.sets.items():
-            rejected = "-" if subset in self.natural else str(self.missing(subset))
-            reasons = Text(in_words(self.rejections(subset)))
+            is_made = subset not in self.natural and self.is_asked_for(subset)
+            rejected = str(self.missing(subset)) if is_made else "-"
+            reasons = Text(
+                in_words(self.rejections(subset)) if self.is_asked_for(subset) else "no translator asked for"
+            )
             table.add_row(subset, str(count.rows), rejected, " / ".join(self.means(subset)), reasons)
         console = Console()
         if not console.is_terminal:
@@ -215,17 +264,35 @@ class Summary:
             print(self.characters)
         print(f"left out on reading: {in_words(ranked(self.left_out))}")
         if "LL" in self.sets:
-            print(f"answers: {self.origins['G']} the model's own, {self.origins['D']} ground truth")
-            generation = self.reasons["generation"]
-            hint = " (raise generator.max_new_tokens to keep more)" if generation["cut off"] else ""
-            print(f"own answers given up for the ground truth: {in_words(ranked(generation))}{hint}")
+            print(f"answers: {self.origins['G']} the model's own, {self.origins['D']} ground truth{self._share()}")
+            print(f"own answers given up for the ground truth: {in_words(ranked(self.reasons['generation']))}")
+            if self.few_own_answers:
+                print(self.few_own_answers)
         if self.switched:
             words, known, switched = map(sum, zip(*self.switched.values(), strict=True))
             rates = f"{known / max(words, 1):.0%} known, {switched / max(known, 1):.1%} of the known switched"
             print(f"code-switching: {words} words, {rates}")
         print(f"registered in {config.dataset_dir}/dataset_info.json; in a train recipe:")
-        for system, line in self.dataset_lines():
-            print(line if system == "sdrrl" else f"baseline {system} -- {line}")
+        print_dataset_lines(self.dataset_lines())
+
+    def _share(self) -> str:
+        drawn = 1 - self.config.sampling.keep_ground_truth
+        return f" ({self.own_share:.0%} own; equation 4 draws {drawn:.0%})"
+
+
+def dataset_lines(names: Sequence[str]) -> list[tuple[str, str]]:
+    """(system, its `dataset:` line of a train recipe) of entries in dataset_info.json; the baselines' first."""
+    lines = []
+    for system in (*BASELINES, "sdrrl"):
+        sets = tuple(f"_{row.name.lower()}" for row in sets_of([system]))
+        lines.append((system, [name for name in names if name.endswith(sets)]))
+    return [(system, f"dataset: {','.join(own)}") for system, own in lines if own]
+
+
+def print_dataset_lines(lines: Sequence[tuple[str, str]]) -> None:
+    """The lines to paste into a train recipe, one a system: a training is of one of them."""
+    for system, line in lines:
+        print(line if system == "sdrrl" else f"baseline {system} -- {line}")
 
 
 def ranked(counts: Counter) -> list[tuple[str, int]]:

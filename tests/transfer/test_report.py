@@ -11,9 +11,10 @@ import yaml
 
 from sdrrl_factory.transfer import card, report
 from sdrrl_factory.transfer.recipe import LanguageId, PrepareConfig, Quality, Source, Translator
-from sdrrl_factory.transfer.summary import LENGTH_EDGES, Summary
+from sdrrl_factory.transfer.summary import LENGTH_EDGES, Summary, dataset_lines, print_dataset_lines
 
 NASTY = "</p><script>alert('x')</script> & \"q\" | `a` [b](c) \u202e\u05e9 <img src=x onerror=1>\x00"
+SIDES = ("question", "answer", "output")
 SYSTEMS = ["sdrrl", "sft", "tsft", "cit", "xcot"]
 WHYS = ["lost number", "low quality", "off-target", "not translated", "length ratio"]
 
@@ -169,6 +170,77 @@ def test_the_funnel_ends_at_what_is_used(summary, records, side):
     }
 
 
+def test_a_record_rejected_for_both_sides_counts_once(summary, records):
+    """By brute force: of each set's missing rows every one has one reason, the question's before the answer's."""
+    both = [r for r in records if not r["question_ok"] and not r["answer_ok"]]
+    assert both
+    for subset, needs in (("TL", ["question"]), ("LT", ["answer"]), ("TT", ["question", "answer"])):
+        firsts = []
+        for r in records:
+            reasons = [why for side in needs for why in r["reasons"] if why.startswith(f"{side}: ")]
+            firsts += [reasons[0].partition(": ")[2]] if reasons else []
+        counted = dict(summary.rejections(subset))
+        assert counted == {why: firsts.count(why) for why in set(firsts)}
+        assert sum(counted.values()) == summary.missing(subset) == len(firsts)
+    assert sum(n for _, n in summary.rejections("xcot")) == summary.missing("xcot")
+
+
+def test_nothing_is_rejected_where_no_translator_was_asked_for(tmp_path, capsys):
+    records = [make_record(f"n{i}", random.Random(i)) for i in range(9)]
+    for record in records:
+        record |= {f"{column}_mt": None for column in ("instruction", "input", "answer", "output")}
+        record |= {f"{side}_{key}": value for side in SIDES for key, value in (("ok", False), ("qe", None))}
+        record["reasons"] = [f"{side}: not translated (no translator)" for side in SIDES]
+    summary = make_summary(records, translator=Translator(backend="none"))
+    assert summary.missing("TT") == 0 and summary.rejections("TT") == [] and not summary.translated
+    texts = written(tmp_path / "r.html", summary), carded(tmp_path / "c.md", summary)
+    summary.print()
+    assert not any("not translated" in text for text in (*texts, capsys.readouterr().out))
+    assert "TT: no translator asked for" in Page(texts[0]).text
+    assert "| LL | English question, English answer | 9 | 0 |" in texts[1]
+    assert "| TT | Spanish question, Spanish answer | 0 | - | - |" in texts[1]
+    assert "above tau" not in texts[1] and "Apertium" not in texts[1].partition("## Settings")[0]
+
+
+def test_without_any_score_no_step_above_tau_is_shown(tmp_path):
+    records = [make_record(i, random.Random(i)) | {f"{side}_qe": None for side in SIDES} for i in range(5)]
+    for record in records:
+        record["reasons"] = []
+    text = carded(tmp_path / "c.md", make_summary(records))
+    assert "| passed the rules | 5 |" in text and "above tau" not in text
+
+
+def test_names_with_languages_in_them_are_filled_in(tmp_path):
+    keys = {"parallel": {"source": "p/{source}-{target}.tsv"}, "code_switch": {"dictionary": "d/{source}-{target}.txt"}}
+    summary = make_summary([make_record("a", random.Random(0))], **keys)
+    summary.resources = {"dictionary": "d/{source}-{target}.txt, 9 words"}
+    text = carded(tmp_path / "c.md", summary).partition("## Settings")[0]
+    assert "{source}" not in text and text.count("d/en-es.txt") == 2 and "| p/en-es.tsv |" in text
+
+
+@pytest.mark.parametrize(("own", "keep", "warned"), [(8, 0.5, False), (7, 0.5, True), (3, 0.8, True), (0, 1.0, False)])
+def test_few_own_answers_are_warned_of(tmp_path, capsys, own, keep, warned):
+    records = [make_record(i, random.Random(i)) | {"reasons": []} for i in range(20)]
+    for i, record in enumerate(records):
+        record["answer_origin"] = "G" if i < own else "D"
+    summary = make_summary(records, sampling={"keep_ground_truth": keep})
+    summary.print()
+    texts = capsys.readouterr().out, Page(written(tmp_path / "r.html", summary)).text
+    line = f"warning: {own / 20:.0%} own answers, where equation 4 draws {1 - keep:.0%}: "
+    assert [line in text for text in texts] == [warned] * 2
+    assert f"{own / 20:.0%} are its own, of {1 - keep:.0%} that equation 4 draws" in carded(tmp_path / "c.md", summary)
+
+
+def test_the_lines_of_several_languages_are_one_a_system(capsys):
+    names = [f"demo_{code}_{name}" for code in ("spa", "por") for name in ("ll", "mt", "sft", "tsft")]
+    print_dataset_lines(dataset_lines(names))
+    assert capsys.readouterr().out.splitlines() == [
+        "baseline sft -- dataset: demo_spa_sft,demo_por_sft",
+        "baseline tsft -- dataset: demo_spa_tsft,demo_por_tsft",
+        "dataset: demo_spa_ll,demo_spa_mt,demo_por_ll,demo_por_mt",
+    ]
+
+
 def test_two_reasons_of_one_side_take_a_record_once():
     record = make_record("a", random.Random(0)) | {"question_ok": False, "answer_ok": True, "output_ok": True}
     record["instruction_mt"] = "x"
@@ -222,7 +294,8 @@ def test_the_terminal_ends_with_the_line_to_paste(summary, records, capsys):
     assert lines[-6] == "registered in data/dataset_info.json; in a train recipe:"
     assert "left out on reading: 7 held out, 2 duplicate" in lines
     own = sum(r["answer_origin"] == "G" for r in records)
-    assert f"answers: {own} the model's own, {400 - own} ground truth" in lines
+    share = f"({own / 400:.0%} own; equation 4 draws 50%)"
+    assert f"answers: {own} the model's own, {400 - own} ground truth {share}" in lines
     tt = next(line for line in lines if line.startswith("│ TT ")).split("│")
     rows = sum(r["question_ok"] and r["answer_ok"] for r in records)
     assert [cell.strip() for cell in tt[2:4]] == [str(rows), str(400 - rows)]
