@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 # metric: (its name, which way is better, decimals, unit)
 _METRICS = {
     "accuracy": ("accuracy", "↑", 2, ""),
+    "accuracy_paper": ("accuracy by the paper's parser", "↑", 2, ""),
     "bleu": ("BLEU", "↑", 1, ""),
     "chrf": ("chrF", "↑", 1, ""),
     "chrf++": ("chrF++", "↑", 1, ""),

@@ -216,7 +216,38 @@ def test_braces_in_an_example_stay(tmp_path):
      ("Because", "B"), ("b", "b"), ("Respuesta: A", "R")],
 )  # fmt: skip
 def test_a_written_answer_is_parsed_as_in_the_papers_repository(answer, letter):
+    assert belebele.paper_letter(answer) == letter
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"), ("(B)", "B"), ("b", "B"), ("b)", "B"), ("B.", "B"), ("B) Los domingos", "B"), ("[C]", "C"),
+        ("C: Los domingos", "C"), ("D Nunca", "D"), ("A\n\nBecause (B) is not in the text.", "A"), ("Ｂ", "B"),
+        ("**B**", "B"), ("**B. Los domingos**", "B"), ("`D`", "D"), ("$\\boxed{C}$", "C"), ("\\boxed{\\text{A}}", "A"),
+        ("The correct answer is (D).", "D"), ("The answer is B", "B"), ("Answer: C", "C"), ("Respuesta: A", "A"),
+        ("La respuesta correcta es B.", "B"), ("Jawaban: **D**", "D"), ("答案：B", "B"), ("Option C is correct.", "C"),
+        ("The correct option is: (A) Lunes", "A"), ("Answer:\n(B)", "B"), ("The answer is option B.", "B"),
+        ("(A) is wrong, and so is (C). The answer is (B).", "B"),
+        ("Let us see. (A) is wrong, (C) too. The answer is (B).", "B"),
+        ("Both (A) and (C) may be right.", ""), ("Because", ""), ("A dog barks", ""), ("", ""), ("No lo sé", ""),
+        ("Dogs", ""), ("Anna", ""), ("I do not know.", ""),
+    ],
+)  # fmt: skip
+def test_the_ways_models_write_a_letter(answer, letter):
     assert belebele.written_letter(answer) == letter
+
+
+def test_the_papers_parser_beside(tmp_path):
+    part = part_of(mode="generate", metrics=["accuracy", "accuracy_paper"])
+    gold = [item.reference for item in part.items]
+    answers = [Generation(f"**{letter}**" if i % 2 else f"({letter})", "stop") for i, letter in enumerate(gold)]
+    rows, scores = part.config.score(part, answers, [], 42)
+    assert [(score["metric"], score["value"]) for score in scores] == [("accuracy", 100.0), ("accuracy_paper", 50.0)]
+    assert [score["signature"].split("|")[3] for score in scores] == ["letter:written", "letter:paper"]
+    assert [row["accuracy_paper"] for row in rows] == [i % 2 == 0 for i in range(len(gold))]
+    with pytest.raises(UserError, match="^metrics: accuracy_paper reads a written letter; set mode: generate$"):
+        part_of(metrics=["accuracy_paper"])
 
 
 def test_the_generative_task(tmp_path):

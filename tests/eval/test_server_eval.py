@@ -4,6 +4,7 @@ import json
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +150,29 @@ def test_a_server_that_goes_down_is_one_line_and_what_is_done_is_kept(files, ser
     assert len({request["messages"][-1]["content"] for request in fake.requests[asked:]}) == 24 - 13
 
 
+def test_a_reasoning_model_is_scored_by_its_answer(files, serve):
+    """Thoughts that name wrong letters, before the right one; one that never ends."""
+    data = Path(__file__).parents[1] / "data/belebele"
+    rows = [json.loads(line) for line in (data / "spa_Latn.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    def answer(prompt, limit):
+        [row] = [r for r in rows if r["flores_passage"] in prompt and r["question"].strip() in prompt]
+        right = "ABCD"[int(row["correct_answer_num"]) - 1]
+        if row is rows[0]:
+            return f"<think>The answer is ({right}).", "stop"
+        return f"<think>\n(A)? (B)?\n</think>\n\n**{right}**<|im_end|>", "eos"
+
+    fake = serve(answer)
+    task = task_of(task="belebele", path=str(data), langs=["spa"], mode="generate")
+    results = runner.run(recipe(files, fake.url, task, enable_thinking=True), "r.yaml")
+    [score] = results["scores"]
+    assert score["value"] == pytest.approx(100 * (len(rows) - 1) / len(rows), abs=1e-4)
+    assert results["parts"]["belebele.spa"]["finish"] == {"length": 1, "stop": len(rows) - 1}
+    assert {request["chat_template_kwargs"]["enable_thinking"] for request in fake.requests} == {True}
+    assert results["decoding"]["enable_thinking"] is True
+    assert b"think>" not in predictions(files)["belebele.spa.jsonl"]
+
+
 def test_no_server_is_one_line(files):
     with pytest.raises(UserError, match="^server.base_url: no answer from http://127.0.0.1:9/v1 .cannot be reached"):
         runner.run(recipe(files, "http://127.0.0.1:9/v1"), "r.yaml")
@@ -164,6 +188,11 @@ def test_no_server_is_one_line(files):
         ),
         (dict(task="instructions"), {}, r"^tasks.0: instructions needs .*; set metrics: \[chrf\]$"),
         (dict(), dict(template="smollm2"), "^template: a server has its own template; remove it, or"),
+        (
+            dict(),
+            dict(server=None, model="m/m", template="smollm2", chat_template_kwargs={"a": 1}),
+            "^chat_template_kwargs: LLaMA-Factory's template smollm2 takes none: .*; remove them, or set template",
+        ),
         (dict(), dict(adapter="a"), "^adapter: a server has its own adapter;"),
         (dict(), dict(server=ServerConfig(base_url="localhost")), "^server.base_url: 'localhost' is no address"),
     ],

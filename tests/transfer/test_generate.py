@@ -128,12 +128,32 @@ def test_a_server_is_asked_the_same_way(stage):
         assert asked[1:] == [([[system, user]], 9, 0.5)] and drawn[1] == drawn[0][1:]
 
 
+def test_a_thought_is_no_training_answer(stage):
+    pytest.importorskip("openai", reason="openai is not installed: pip install 'sdrrl-factory[server]'")
+    keys = dict(enable_thinking=True, extra_body={"top_k": 1}, chat_template_kwargs={"a": 1})
+    work = stage(backend="server", model="m", base_url="http://127.0.0.1:9/v1", **keys)
+    replies = ["<think>\nHm.\n</think>\n\nA<|im_end|>", "<think>\nHm."]
+
+    def stream(conversations, max_tokens, temperature, seeds):
+        yield from enumerate([Generation(text, "stop") for text in replies])
+
+    with work.open() as tool:
+        sent = tool.model._server.extra_body
+        assert sent == {"top_k": 1, "chat_template_kwargs": {"enable_thinking": True, "a": 1}}
+        tool.model._server = SimpleNamespace(stream=stream, base_url="http://127.0.0.1:9/v1")
+        out = work(batch_of("GDG"), tool)
+    assert out["response"] == ["A", None, ""] and out["response_finish"] == ["stop", None, "length"]
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
         (Generator(backend="server"), "^generator.base_url: backend server needs an address; write one like"),
         (Generator(backend="server", base_url="nowhere"), "^generator.base_url: 'nowhere' is no address"),
-        (Generator(model="./nowhere"), "^generator.model: no checkpoint at ./nowhere .looked in /.*; mend the path, or name"),
+        (
+            Generator(model="./nowhere"),
+            "^generator.model: no checkpoint at ./nowhere .looked in /.*; mend the path, or name",
+        ),
     ],
 )
 def test_a_mistake_is_said_at_once(config, expected, memory):

@@ -5,10 +5,15 @@
 " A" to " D" are single tokens, one forward pass gives all four, and a passage with two questions is computed once.
 `shots: 5` draws the same questions in every language, from `examples` (a file of this shape) or from the file itself;
 questions on those passages are then not asked. `mode: generate` asks with the paper's instruction, in the chat format,
-and reads the first letter of the answer without brackets. Signature: `mode:likelihood|shots:0|prompt:official`.
+and reads the letter as models write it: "(B)", "b)", "**B**", "The answer is B.", "Respuesta: B", "\\boxed{B}"; an
+answer that names several, and none as its own, has none. `metrics: [accuracy, accuracy_paper]` gives beside it what the
+parser in the paper's repository reads: the first character without brackets, "B" of "Because" and "*" of "**B**" too.
+Signature: `mode:likelihood|shots:0|prompt:official`, `mode:generate|shots:0|prompt:official|letter:written`.
 """
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -53,9 +58,10 @@ class Belebele(Task):
     examples: str | None = None
     """Where the shots are drawn from; null: from the file itself."""
     prompt: str | None = None
-    metrics: list[Literal["accuracy"]] = ["accuracy"]
+    metrics: list[Literal["accuracy", "accuracy_paper"]] = ["accuracy"]
+    """accuracy_paper: by the parser of the paper's repository; with mode generate."""
 
-    scores = ("accuracy",)
+    scores = ("accuracy", "accuracy_paper")
 
     def without_likelihoods(self) -> str:
         return "" if self.mode == "generate" else "set mode: generate"
@@ -64,6 +70,8 @@ class Belebele(Task):
         """One part a language."""
         if self.mode == "generate" and self.shots:
             raise UserError("examples are for mode likelihood", "remove them", key="shots")
+        if self.mode == "likelihood" and "accuracy_paper" in self.metrics:
+            raise UserError("accuracy_paper reads a written letter", "set mode: generate", key="metrics")
         prompt = checked_prompt(self.prompt, INSTRUCTION if self.mode == "generate" else PROMPT, _HOLES)
         return [self._part(lang, prompt) for lang in self.languages()]
 
@@ -123,9 +131,10 @@ class Belebele(Task):
         """Percent of questions answered right."""
         if self.mode == "generate":
             letters = [written_letter(answer.text) for answer in answers]
+            paper_letters = [paper_letter(answer.text) for answer in answers]
             rows = [
-                item.row(answer, letter=letter)
-                for item, answer, letter in zip(part.items, answers, letters, strict=True)
+                item.row(answer, letter=letter, paper_letter=other)
+                for item, answer, letter, other in zip(part.items, answers, letters, paper_letters, strict=True)
             ]
         else:
             letters = [LETTERS[row.index(max(row))] for row in likelihoods]
@@ -133,12 +142,21 @@ class Belebele(Task):
                 item.row(letter=letter, logprobs=row) | {"prompt": part.prompt.format_map(item.texts), "output": letter}
                 for item, letter, row in zip(part.items, letters, likelihoods, strict=True)
             ]
-        right = [letter == item.reference for letter, item in zip(letters, part.items, strict=True)]
-        rows = [row | {"accuracy": is_right} for row, is_right in zip(rows, right, strict=True)]
         prompt = "custom" if self.prompt else "official"
         signature = f"mode:{self.mode}|shots:{self.shots}|prompt:{prompt}"
-        accuracy = ratio([(float(is_right), 1.0) for is_right in right], signature, seed, scale=100)
-        return rows, [part.score("accuracy", accuracy)]
+        readings = {"accuracy": (letters, signature)}
+        if self.mode == "generate":
+            readings["accuracy"] = (letters, f"{signature}|letter:written")
+            readings["accuracy_paper"] = (paper_letters, f"{signature}|letter:paper")
+        scores = []
+        for name in self.scores:
+            if name in self.metrics:
+                read, signature = readings[name]
+                right = [letter == item.reference for letter, item in zip(read, part.items, strict=True)]
+                rows = [row | {name: is_right} for row, is_right in zip(rows, right, strict=True)]
+                accuracy = ratio([(float(is_right), 1.0) for is_right in right], signature, seed, scale=100)
+                scores.append(part.score(name, accuracy))
+        return rows, scores
 
 
 def _questions(path: str) -> list[Item]:
@@ -157,7 +175,37 @@ def _questions(path: str) -> list[Item]:
     return list(items.values())
 
 
+# Marks of Markdown and LaTeX around a letter: **B**, `B`, $\\boxed{\\text{B}}$.
+_MARKS = re.compile(r"\\(boxed|text|textbf|mathrm|mathbf)|[*_`${}\"'“”‘’«»]|\\[()\[\]]")
+# A letter that the answer begins with: "B", "(b)", "B. Los domingos", "B Los domingos"; "A dog" begins with a word.
+_FIRST = re.compile(r"[(\[]?([A-D])(?:[)\].:,;\-–—]|\s*\n|\s*$)|[(\[]?([a-d])(?:[)\].:]|\s*$)|([B-D])\s", re.ASCII)
+# What announces it, in English (the question's language) or by a colon in any: "The correct answer is option (B)",
+# "Respuesta: B".
+_ANNOUNCED = re.compile(
+    r"(?:answer|choice|option)\s*(?:(?:is|would be|must be|:|=)\s*)+(?:the\s+)?(?:option|choice|letter|answer)?"
+    r"\s*:?\s*[(\[]?([A-D])(?![\w'])"
+)
+_COLON = re.compile(r":\s*[(\[]?([A-D])[)\]]?\s*(?:[.。!]|$)", re.MULTILINE)
+# One that stands for itself: in brackets, before a bracket or a full stop, or at the end of a line.
+_ALONE = re.compile(r"(?<![\w])[(\[]?([A-D])(?:[)\]]|\s*(?:[.。!]|$)|\s+(?:is|es|adalah)\b)", re.MULTILINE)
+
+
 def written_letter(answer: str) -> str:
+    """The letter that an answer names as its own; "" where it names none, or several alike."""
+    # Letters of full width are letters; what a model puts around them is not read.
+    bare = _MARKS.sub("", unicodedata.normalize("NFKC", answer)).strip()
+    # The last one announced: whoever goes through the choices comes to the answer at the end.
+    if announced := _ANNOUNCED.findall(bare):
+        return announced[-1]
+    if first := _FIRST.match(bare):
+        return next(filter(None, first.groups())).upper()
+    if announced := _COLON.findall(bare):
+        return announced[-1]
+    alone = set(_ALONE.findall(bare))
+    return alone.pop() if len(alone) == 1 else ""
+
+
+def paper_letter(answer: str) -> str:
     """The letter a written answer begins with, parsed as in the paper's repository; "" of an empty one."""
     bare = answer.replace("(", "").replace(")", "").strip()
     if bare[:1] not in LETTERS:
