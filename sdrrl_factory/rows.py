@@ -1,5 +1,5 @@
 """The one reader of rows, one at a time: out of files (JSON, JSONL, CSV, TSV, Parquet; gzip known by its first bytes),
-out of a hub; and of lines out of plain text.
+out of a hub; and of lines out of plain text. Texts come composed (NFC), whatever the file has.
 
 Instructions, corpora, benchmarks, predictions and shards all come in here. What is wrong with a file is a `UserError`
 that names the file and the line or row. By hand, for no library reads a list of objects of any length one at a time,
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import naming_errors
+from sdrrl_factory.text import normal
 
 KINDS = {".json": "JSON", ".jsonl": "JSONL", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
 SUFFIXES = (*KINDS, ".json.gz", ".jsonl.gz", ".csv.gz", ".tsv.gz")
@@ -59,7 +60,20 @@ def read_rows(path: str | Path) -> Iterator[Row]:
 
 def read_rows_and_mistakes(path: str | Path) -> Iterator[Row | UserError]:
     """As `read_rows`; a mistake that ends with its row stands in the row's place, those of a whole file are raised."""
-    path = str(path)
+    for row in _as_written(str(path)):
+        yield row if isinstance(row, UserError) else row._replace(values=_composed(row.values))
+
+
+def _composed(value: Any) -> Any:
+    """A value with all its texts in NFC; the names of columns stay."""
+    if isinstance(value, str):
+        return normal(value)
+    if isinstance(value, list):
+        return [_composed(item) for item in value]
+    return {key: _composed(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _as_written(path: str) -> Iterator[Row | UserError]:
     if suffix(path) == ".parquet":
         yield from _read_parquet(path)
         return
@@ -80,7 +94,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     with open_bytes(path) as f:
         _skip_mark(f, path, may_be_markup=True)
         for number, line in _lines(f, path):
-            yield number, line.rstrip("\r\n")
+            yield number, normal(line.rstrip("\r\n"))
 
 
 def read_hub(path: str, subset: str | None, split: str) -> Iterator[Row]:
@@ -105,7 +119,7 @@ def read_hub(path: str, subset: str | None, split: str) -> Iterator[Row]:
     for batch in rows.iter(batch_size=_PARQUET_BATCH):
         for values in zip(*batch.values(), strict=True):
             number += 1
-            yield Row(f"{path}: row {number}", number, dict(zip(batch, values, strict=True)))
+            yield Row(f"{path}: row {number}", number, _composed(dict(zip(batch, values, strict=True))))
 
 
 def is_held_out(row: dict[str, Any]) -> bool:

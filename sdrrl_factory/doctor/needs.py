@@ -129,10 +129,12 @@ def _identifier(config: "PrepareConfig") -> str:
 def _dictionary(config: "PrepareConfig", code: str) -> str:
     from sdrrl_factory.transfer import inputs
 
-    name = config.code_switch.dictionary
+    name = inputs.dictionary_name(config, code)
     if name == "induced":
         return "induced from the parallel text"
-    forward, backward = inputs.dictionary(config, code, [])
+    if name == "none":
+        return "none: no question is code-switched"
+    forward, backward, _ = inputs.dictionary(config, code, [])
     return f"{name}: {config.source_lang}-{code} {len(forward)} words, back {len(backward)}"
 
 
@@ -147,7 +149,7 @@ def _parallel(config: "PrepareConfig", code: str) -> str:
             with under("source"):
                 return f"opus-100: {check_access('Helsinki-NLP/opus-100', 'README.md', 'dataset')}"
     pairs, _ = inputs.parallel_text(config, code)
-    return f"{config.parallel.source}: {len(pairs)} pairs of {config.source_lang} and {code}"
+    return f"{config.parallel.source}: {len(pairs.rows)} pairs of {config.source_lang} and {code}"
 
 
 def _folders(config: "PrepareConfig") -> str:

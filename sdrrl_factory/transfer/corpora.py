@@ -1,4 +1,4 @@
-"""Parallel corpora as they are published: TSV, Moses, TMX, JSONL and Parquet rows, folders of them, OPUS-100, gettext.
+"""Parallel corpora as they are published: TSV, Moses, TMX, JSONL and Parquet rows, folders of them, OPUS-100.
 
 Each reader yields (source sentence, target sentence), one at a time; None stands for a side that a row has not. Which
 columns of a table are the two sides is told by a sample. Errors are `UserError`s without a key where the recipe names
@@ -7,7 +7,6 @@ what is not there, at a file and line where a file is at fault.
 
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -318,34 +317,3 @@ def _texts(element: Any) -> Iterator[str]:
         if isinstance(child.tag, str) and child.tag.rpartition("}")[2] not in _CODES:
             yield from _texts(child)
         yield child.tail or ""
-
-
-# --- gettext
-
-
-def read_catalogues(source: str, target: str) -> dict[str, tuple[str, str]]:
-    """English message -> (its text in `source`, in `target`), of all messages that both catalogues of Django have.
-
-    The catalogues are written in English; for another source language two catalogues are joined by their message.
-    """
-    spec = find_spec("django")
-    if spec is None or not spec.origin:
-        raise UserError("django is not installed", "run `pip install django polib` or set parallel.size: 0")
-    folder = Path(spec.origin).parent
-    left, right = (_catalogue(folder, LANGUAGES[code].iso1) for code in (source, target))
-    return {message: (text, right[message]) for message, text in left.items() if message in right}
-
-
-def _catalogue(folder: Path, iso1: str) -> dict[str, str]:
-    """Message -> its text in the language."""
-    import polib
-
-    catalogue: dict[str, str] = {}
-    for path in sorted(folder.glob(f"**/locale/{iso1}/LC_MESSAGES/*.po")):
-        for entry in polib.pofile(str(path)):
-            text = entry.msgid if iso1 == "en" else entry.msgstr
-            if text.strip() and not entry.obsolete and not entry.msgid_plural and "fuzzy" not in entry.flags:
-                catalogue.setdefault(entry.msgid, text.strip())
-    if not catalogue:
-        raise UserError(f"Django has no message catalogue for {iso1!r}", "set parallel.size: 0")
-    return catalogue

@@ -20,6 +20,7 @@ from sdrrl_factory.transfer.filters import identifier_of
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.register import refuse_fewer, refuse_others, rows_registered
 from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched, sets_of, sides
+from sdrrl_factory.transfer.wishes import are_worded
 from sdrrl_factory.words import segmenter
 
 
@@ -29,17 +30,16 @@ class Target:
 
     pairs: P, (id, source sentence, target sentence).
     sentences: (id, sentence) of the target language alone, for D_comp.
-    pairs_left_out, sentences_left_out: why others were not taken, by reason.
     forward, backward: the dictionaries from source to target, and back.
+    left_out: why other "pairs", "sentences" and lines of the "dictionary" were not taken, by reason.
     """
 
     code: str
     pairs: list[tuple[str, ...]]
     sentences: list[tuple[str, ...]]
-    pairs_left_out: Counter[str]
-    sentences_left_out: Counter[str]
     forward: Dictionary
     backward: Dictionary
+    left_out: dict[str, Counter[str]]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,15 @@ def languages(config: PrepareConfig) -> None:
     for i, code in enumerate(config.translator.via):
         with under(f"translator.via.{i}"):
             language(code)
+
+
+def remarks(config: PrepareConfig) -> list[str]:
+    """What a run goes without, a line each: wishes for the answer's language that nobody has worded."""
+    codes = [code for code in target_codes(config) if not are_worded(config.source_lang, code)]
+    if config.answer_language == "none" or not codes:
+        return []
+    pairs = ", ".join(f"{config.source_lang}-{code}" for code in codes)
+    return [f"wishes    none are worded for {pairs}: as with answer_language: none"]
 
 
 def names(config: PrepareConfig) -> None:
@@ -205,20 +214,31 @@ def scorer(config: PrepareConfig, code: str) -> str:
 def identifier(config: PrepareConfig) -> str:
     """What tells the language identifier from any other; "" for none."""
     tool = identifier_of(config.language_id)
+    if tool:
+        with under("language_id"):
+            codes = [config.source_lang, *target_codes(config)]
+            tool.require(codes, "set another backend, a fastText model that knows it, or backend: none")
     return f"{tool.name} {tool.min_letters} {tool.min_probability}" if tool else ""
 
 
 def target(config: PrepareConfig, code: str) -> Target:
     """The parallel text and the dictionaries of a target language, read."""
     pairs, sentences = parallel_text(config, code)
-    forward, backward = dictionary(config, code, pairs.rows)
-    return Target(code, pairs.rows, sentences.rows, pairs.left_out, sentences.left_out, forward, backward)
+    words = dictionary(config, code, pairs.rows)
+    return Target(
+        code,
+        pairs.rows,
+        sentences.rows,
+        words.forward,
+        words.backward,
+        left_out={"pairs": pairs.left_out, "sentences": sentences.left_out, "dictionary": words.left_out},
+    )
 
 
 def parallel_text(config: PrepareConfig, code: str) -> tuple[parallel.Drawn, parallel.Drawn]:
     """(P, further sentences for D_comp) of a target language, as far as some set or the dictionary needs them."""
     natural = has_natural(config.systems)
-    induced = config.code_switch.dictionary == "induced" and config.code_switch.probability > 0
+    induced = dictionary_name(config, code) == "induced"
     pairs = sentences = parallel.Drawn([], Counter())
     # The language and the filters' rules are those of translations.
     tool = identifier_of(config.language_id)
@@ -230,12 +250,22 @@ def parallel_text(config: PrepareConfig, code: str) -> tuple[parallel.Drawn, par
     return pairs, sentences
 
 
-def dictionary(config: PrepareConfig, code: str, pairs: list[tuple[str, ...]]) -> tuple[Dictionary, Dictionary]:
-    """The dictionaries of equation 5, from source to target and back; empty where no question is switched."""
+def dictionary_name(config: PrepareConfig, code: str) -> str:
+    """Which dictionary serves a target language; "none" where no question is switched."""
     if not config.code_switch.probability or not has_switched(config.systems):
-        return {}, {}
+        return "none"
+    with under("code_switch.dictionary"):
+        return dictionaries.named(config.code_switch.dictionary, code)
+
+
+def dictionary(config: PrepareConfig, code: str, pairs: list[tuple[str, ...]]) -> dictionaries.Loaded:
+    """The dictionaries of equation 5, from source to target and back; empty where no question is switched."""
+    name = dictionary_name(config, code)
+    if name == "none":
+        return dictionaries.Loaded({}, {}, Counter())
     with under("target_lang"):
-        segmenter(config.source_lang), segmenter(code)
+        # Without its words a language that is cut by the dictionary's can be checked: it needs no package.
+        segmenter(config.source_lang, ()), segmenter(code, ())
     with under("code_switch.dictionary"):
         sentences = [(source, target) for _, source, target in pairs]
-        return dictionaries.load(config.code_switch.dictionary, config.source_lang, code, sentences)
+        return dictionaries.load(name, config.source_lang, code, sentences, identifier_of(config.language_id))

@@ -13,9 +13,10 @@ from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.rows import read_lines
 from sdrrl_factory.text import normal
-from sdrrl_factory.transfer.corpora import find_file, read_catalogues, read_corpus
+from sdrrl_factory.transfer.corpora import find_file, read_corpus
 from sdrrl_factory.transfer.draw import rng
 from sdrrl_factory.transfer.filters import pair_flaw
+from sdrrl_factory.transfer.gettext_catalogues import is_gettext, is_sentence, read_catalogues
 from sdrrl_factory.transfer.recipe import Filters, Parallel
 
 _MAX_CHARS = 1000
@@ -96,8 +97,8 @@ def load(config: Parallel, source: str, target: str, seed: int, rules: Filters, 
         return Drawn([], Counter())
     check = Check((source, target), rules, tool)
     with under("source"):
-        if config.source == "gettext":
-            drawn = _draw_messages(source, target, config.size, seed, check)
+        if is_gettext(config.source):
+            drawn = _draw_messages(config.source, source, target, config.size, seed, check)
         else:
             corpus = read_corpus(config.source, source, target, config.columns, tool)
             drawn = _draw(corpus, config.size, seed, check, "pair")
@@ -126,12 +127,12 @@ def _counts(left_out: Counter[str]) -> str:
     return f" ({counts})" if counts else ""
 
 
-def _draw_messages(source: str, target: str, size: int, seed: int, check: Check) -> Drawn:
-    """Pairs out of Django's message catalogues: of their messages only what reads as a sentence."""
+def _draw_messages(name: str, source: str, target: str, size: int, seed: int, check: Check) -> Drawn:
+    """Pairs out of message catalogues: of three words or more; of packages named, those that end as sentences first."""
     spaced = LANGUAGES[source].spaced
     pairs = {}
     left_out: Counter[str] = Counter()
-    for message, texts in read_catalogues(source, target).items():
+    for message, texts in read_catalogues(name, source, target).items():
         a, b = map(_clean, texts)
         # Three words or more; in a language without blanks the English message's are counted.
         long = all(len(text.split()) >= 3 for text in ([message, a] if spaced else [message]))
@@ -142,6 +143,8 @@ def _draw_messages(source: str, target: str, size: int, seed: int, check: Check)
         else:
             pairs[message] = (a, b)
     order = sorted(pairs, key=lambda message: (rng(seed, message, "parallel").random(), message))
+    if name != "gettext":
+        order.sort(key=lambda message: not is_sentence(message))
     return Drawn([(f"gettext-{i:04d}", *pairs[message]) for i, message in enumerate(order[:size])], left_out)
 
 

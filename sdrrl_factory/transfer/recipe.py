@@ -60,7 +60,10 @@ class Generator(Group):
     chat_template_kwargs: dict[str, JsonValue] = {}
     """What the checkpoint's own chat template is given besides, here or on the server."""
     max_new_tokens: int = Field(default=256, ge=1)
-    """An answer that is cut off here gives way to the ground truth."""
+    """Tokens an answer may have at first."""
+    longest_answer: int | None = Field(default=None, ge=1)
+    """An answer that is cut off goes on up to so many tokens, and then gives way to the ground truth; null: eight times
+    max_new_tokens."""
     temperature: float = Field(default=0.0, ge=0.0)
     """0: greedy."""
     batch_size: Annotated[int, Running] = Field(default=32, ge=1)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.languages import LANGUAGES
-from sdrrl_factory.transfer.dictionaries import freedict, induced, load
+from sdrrl_factory.transfer.dictionaries import freedict, induced, load, named
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -168,7 +169,7 @@ COMMON = {
 def test_common_words_of_the_installed_dictionaries(target, size):
     if not Path(f"/usr/share/dictd/freedict-eng-{target}.index").is_file():
         pytest.skip(f"needs `apt-get install dict-freedict-eng-{target}`")
-    forward, backward = load("freedict", "eng", target, [])
+    forward, backward, _ = load("freedict", "eng", target, [])
     assert len(forward) > size and len(backward) > 0.5 * size
     common = COMMON[target]
     assert {word: common[word] in forward[word] for word in common} == dict.fromkeys(common, True)
@@ -178,6 +179,58 @@ def test_common_words_of_the_installed_dictionaries(target, size):
         assert not any(c in "()[]<>{}/;,+=" for t in translations for c in t)
 
 
+def test_a_phrase_cut_down_to_its_first_word_is_no_entry_of_the_word(tmp_path):
+    """ "be wrong" and "for example" stand in eng-spa as "be" and "for", and only how they are said tells."""
+    entries = [
+        ("be", "be /brɔŋ/\nnotenerrazón\n"),
+        ("be", "be /bsɔriːəbaut/\ndeplorar\n"),
+        ("for", "for /fər/\npara\n"),
+        ("for", "for /fərigzɑːmpl/\nporejemplo\n"),
+        ("wrench", "adjustable /ədʒʌstəblrentʃ/\nllave\n"),
+        ("extraordinary", "extraordinary /ɪkˈstrɔːdɪnəɹi/\nextraordinario\n"),
+    ]
+    write_dictd(tmp_path, entries)
+    assert freedict("eng", "spa", tmp_path) == [("for", "para"), ("extraordinary", "extraordinario")]
+
+
+def test_phrases_whose_blanks_got_lost_are_left_out(tmp_path):
+    words = [
+        "mesa",
+        "libro",
+        "salida",
+        "maleta",
+        "mano",
+        "puesto",
+        "confirmar",
+        "detener",
+        "adelante",
+        "ellos",
+        "verde",
+    ]
+    words += ["contador", "público", "cantora", "quedar", "suelo", "caro", "otro", "cerca", "gris", "nieve", "lluvia"]
+    joined = ["maletademano", "puestoque", "hacerlascompras", "contadorpúblico", "salidadelsol"]
+    small = [("the", "el, la, las, los"), ("of", "de"), ("that", "que"), ("for", "por, para")]
+    entries = [*small, *((f"x{i}", word) for i, word in enumerate([*words, *joined, "hacer", "del", "sol"]))]
+    write_dictd(tmp_path, [(head, f"{head}\n{gloss}\n") for head, gloss in [*entries, ("confirm", "confirmar")]])
+    glosses = {gloss for _, gloss in freedict("eng", "spa", tmp_path)}
+    assert glosses >= set(words) and not glosses & set(joined)
+    # Where phrases are written with their blanks, as the same words are here, nothing is left out.
+    write_dictd(
+        tmp_path, [(head, f"{head}\n{gloss}\n") for head, gloss in [*entries, ("y", "a veces"), ("z", "por fin")]]
+    )
+    assert {gloss for _, gloss in freedict("eng", "spa", tmp_path)} >= set(joined)
+
+
+def test_the_installed_spanish_dictionary_has_no_joined_words():
+    if not Path("/usr/share/dictd/freedict-eng-spa.index").is_file():
+        pytest.skip("needs `apt-get install dict-freedict-eng-spa`")
+    forward = load("freedict", "eng", "spa", []).forward
+    assert "notenerrazón" not in forward.get("be", []) and "puestoque" not in forward["for"]
+    assert "porlotocantea" not in forward["on"] and "tenerque" not in forward.get("must", [])
+    kept = {"because": "porque", "they": "ellos", "green": "verde", "ground": "suelo", "include": "contener"}
+    assert {word: kept[word] in forward[word] for word in kept} == dict.fromkeys(kept, True)
+
+
 # MUSE and TSV files
 
 MUSE = "was bylo\nwas byl\nPrague\tPraha\nok ok\nbyl\twas\n"
@@ -185,16 +238,54 @@ MUSE = "was bylo\nwas byl\nPrague\tPraha\nok ok\nbyl\twas\n"
 
 def test_muse_in_both_directions(tmp_path):
     (tmp_path / "d.txt").write_text("\ufeff" + MUSE, encoding="utf-8")
-    forward, backward = load(f"{tmp_path}/d.txt", "eng", "ces", [])
+    forward, backward, _ = load(f"{tmp_path}/d.txt", "eng", "ces", [])
     assert forward == {"was": ["bylo", "byl"], "prague": ["Praha"], "byl": ["was"]}
     assert backward == {"bylo": ["was"], "byl": ["was"], "praha": ["Prague"], "was": ["byl"]}
 
 
 def test_tsv_with_several_translations(tmp_path):
     (tmp_path / "d.tsv").write_text("house\tcasa; hogar,vivienda\thogar\r\n\nice cream\thelado\n", encoding="utf-8")
-    forward, backward = load(f"{tmp_path}/d.tsv", "eng", "spa", [])
+    forward, backward, _ = load(f"{tmp_path}/d.tsv", "eng", "spa", [])
     assert forward == {"house": ["casa", "hogar", "vivienda"]}
     assert backward["helado"] == ["ice cream"] and backward["hogar"] == ["house"]
+
+
+def test_further_columns_and_notes_are_no_translations(tmp_path):
+    text = "# EN-ES vocabulary database\nhouse {n}\tcasa {f}\tnoun\t[archi.]\nold\tviejo [m], anciano (m)\tadj\n"
+    (tmp_path / "d.tsv").write_text(text, encoding="utf-8")
+    forward, backward, left_out = load(f"{tmp_path}/d.tsv", "eng", "spa", [])
+    assert forward == {"house": ["casa"], "old": ["viejo", "anciano"]} and not left_out
+    assert backward == {"casa": ["house"], "viejo": ["old"], "anciano": ["old"]}
+
+
+def test_an_odd_line_is_skipped_and_counted(tmp_path):
+    (tmp_path / "d.txt").write_text("was byl\nis\nto be byl jsem\n\tx\nhas\tm\0\nhouse dům\n", encoding="utf-8")
+    forward, _, left_out = load(f"{tmp_path}/d.txt", "eng", "ces", [])
+    assert forward == {"was": ["byl"], "house": ["dům"]} and left_out == {"odd lines": 4}
+
+
+def test_decomposed_letters_are_composed(tmp_path):
+    (tmp_path / "d.tsv").write_text("year\tan\u0303o\n", encoding="utf-8")
+    assert load(f"{tmp_path}/d.tsv", "eng", "spa", []).forward == {"year": ["a\u00f1o"]}
+
+
+def test_a_dictionary_of_other_languages_is_refused_or_turned_round(tmp_path):
+    if not SHARED.is_dir():
+        pytest.skip("needs the shared data beside the checkout")
+    muse, tool = str(SHARED / "dictionaries/en-cs.muse.txt"), Identifier()
+    right = load(muse, "eng", "ces", [], tool)
+    assert len(right.forward) > 25_000
+    message = refusal(load, muse, "eng", "spa", [], tool)
+    assert message.startswith(f"{muse}: most words (bylo, byl, byla ...) are not Spanish but Czech; ")
+    assert "are not French but English" in refusal(load, muse, "fra", "ces", [], tool)
+    assert load(muse, "ces", "eng", [], tool)[:2] == (right.backward, right.forward)
+
+
+def test_each_language_can_have_its_own(tmp_path):
+    assert named("freedict", "spa") == named({"spa": "freedict", "por": "none"}, "spa") == "freedict"
+    assert load("none", "eng", "por", [])[:2] == ({}, {})
+    message = refusal(named, {"spa": "freedict"}, "por")
+    assert message.startswith("code_switch.dictionary: no dictionary for por (named are: spa); add `por: freedict`")
 
 
 @pytest.mark.parametrize(
@@ -206,20 +297,20 @@ def test_placeholders(tmp_path, name, turned):
     (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
     pattern = f"{tmp_path}/{{source}}-{{target}}.txt{'.gz' if name.endswith('gz') else ''}"
     one, two = {"was": ["byl"]}, {"byl": ["was"]}
-    assert load(pattern, "eng", "ces", []) == ((two, one) if turned else (one, two))
+    assert load(pattern, "eng", "ces", [])[:2] == ((two, one) if turned else (one, two))
 
 
 @pytest.mark.parametrize(
     ("raw", "place", "said"),
     [
-        (b"was byl\nis\n", ":2: ", "one column"),
+        (b"is\nwas\n", ":1: ", "one column"),
         (b"was\t \n", ":1: ", "one column"),
         (b"\tbyl\n", ":1: ", "one column"),
         (b"was byl jsem\n", ":1: ", "tab"),
         (b"", ": ", "no entries"),
         (b" \n\n", ": ", "no entries"),
         (b"was byl\nm\xfbsor b\n", ":2: ", "not UTF-8"),
-        (b"was byl\n\0\0\n", ":2: ", "NUL"),
+        (b"was\0 byl\n", ":1: ", "NUL"),
         (gzip.compress(b"was byl\n" * 1000)[:30], ": ", "gzip"),
     ],
 )
@@ -239,7 +330,7 @@ def test_a_missing_file_names_the_recipe_and_the_path(tmp_path):
 def test_the_shared_muse_file():
     if not SHARED.is_dir():
         pytest.skip("needs the shared data beside the checkout")
-    forward, backward = load(f"{SHARED}/dictionaries/{{source}}-{{target}}.muse.txt", "eng", "ces", [])
+    forward, backward, _ = load(f"{SHARED}/dictionaries/{{source}}-{{target}}.muse.txt", "eng", "ces", [])
     assert forward["was"] == ["bylo", "byl", "byla"] and len(forward) > 25_000 and "was" in backward["byl"]
 
 
@@ -272,7 +363,7 @@ def toy() -> list[tuple[str, str]]:
 
 @needs_nltk
 def test_induced_finds_a_lexicon():
-    forward, backward = load("induced", "eng", "spa", toy())
+    forward, backward, _ = load("induced", "eng", "spa", toy())
     told = LEXICON.items() - {("the", "il")}  # "the" opens every sentence: it may as well be what nothing stands for
     assert forward == {word: [other] for word, other in told}
     assert backward == {other: [word] for word, other in told}
@@ -307,8 +398,8 @@ def test_induced_from_europarl_agrees_with_muse():
     sides = [
         (SHARED / f"parallel/europarl.en-cs.{code}").read_text(encoding="utf-8").split("\n") for code in ("en", "cs")
     ]
-    forward, _ = load("induced", "eng", "ces", list(zip(*sides, strict=True))[:600])
-    muse, back = load(f"{SHARED}/dictionaries/en-cs.muse.txt", "eng", "ces", [])
+    forward, _, _ = load("induced", "eng", "ces", list(zip(*sides, strict=True))[:600])
+    muse, back, _ = load(f"{SHARED}/dictionaries/en-cs.muse.txt", "eng", "ces", [])
     judged = [c in map(str.lower, muse[e]) for e, cs in forward.items() for c in cs if e in muse and c in back]
     assert len(judged) > 50 and sum(judged) / len(judged) > 0.6
 

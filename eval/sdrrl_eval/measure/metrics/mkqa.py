@@ -8,6 +8,8 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from sdrrl_factory.text import normal
+
 # Scripts without blanks: every character is a token.
 _BY_CHARACTER = {"ja", "km", "th", "zh_cn", "zh_hk", "zh_tw"}
 # Articles, as whole words; of Vietnamese some other small words.
@@ -33,8 +35,8 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str, lang: str) -> str:
-    """In lower case, without ASCII punctuation and articles, its tokens with one blank between them."""
-    text = text.lower().translate(_PUNCTUATION)
+    """Composed (NFC), in lower case, without ASCII punctuation and articles, its tokens with one blank between them."""
+    text = normal(text).lower().translate(_PUNCTUATION)
     if lang in _ARTICLES:
         text = _ARTICLES[lang].sub(" ", text)
     return " ".join("".join(text.split()) if lang in _BY_CHARACTER else text.split())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from sdrrl_eval.measure.metrics.score import Score, ratio
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import Language
+from sdrrl_factory.text import normal
 
 _STEMMERS = {"eng": "english", "fra": "french", "spa": "spanish", "por": "portuguese", "dan": "danish"}
 _STEMMERS |= {"fin": "finnish", "hun": "hungarian", "nob": "norwegian"}
@@ -73,8 +74,8 @@ class _Words:
 
 
 def bare(text: str) -> str:
-    """In lower case, without punctuation and control characters, one blank between words."""
-    return " ".join("".join(map(_plain, text.lower())).split())
+    """Composed (NFC), in lower case, without punctuation and control characters, one blank between words."""
+    return " ".join("".join(map(_plain, normal(text).lower())).split())
 
 
 def _plain(char: str) -> str:
