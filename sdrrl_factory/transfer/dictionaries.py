@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.files import looked_in
 from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.rows import read_lines
@@ -19,19 +20,42 @@ Dictionary = dict[str, list[str]]
 Entries = Iterable[tuple[str, str]]
 
 _DICTD = Path("/usr/share/dictd")
-# FreeDict's dictionaries in Debian between languages of the table. Not here: jpn-eng and jpn-fra, whose glosses run
+# FreeDict's dictionaries in Debian between languages of the table. Not here: those from Japanese, whose glosses run
 # into their grammar notes; eng-jpn and fra-jpn serve both directions.
 _DEBIAN = {
+    "afr": "deu eng",
+    "ara": "eng",
     "ces": "eng",
+    "cym": "eng",
     "dan": "eng",
-    "eng": "bul ces dan fin fra hun ind jpn nor pol por spa",
-    "fin": "bul eng fra ind jpn nor pol por",
-    "fra": "bul eng fin jpn pol por spa",
+    "deu": "bul ell eng fin fra ind ita kur nld pol por rus spa swe tur",
+    "ell": "bul eng fin fra ind ita jpn lit nld nor pol por rus spa swe",
+    "eng": "afr ara bul ces cym dan deu ell fin fra gle hin hrv hun ind ita jpn lit nld nor pol por rus spa srp swe swh "
+    "tur",
+    "epo": "eng",
+    "fin": "bul deu ell eng fra ind ita jpn lit nld nor pol por swe",
+    "fra": "bul deu ell eng fin ita jpn lit nld pol por rus spa swe tur",
+    "gla": "deu",
+    "gle": "eng pol",
+    "hrv": "eng",
     "hun": "eng",
-    "pol": "bul fin fra ind jpn nor por spa",
-    "por": "eng fra spa",
+    "isl": "eng",
+    "ita": "bul deu ell eng fin ind jpn lit nor pol por rus spa swe tur",
+    "kur": "deu eng tur",
+    "lit": "eng",
+    "mkd": "bul",
+    "nld": "bul deu ell eng fin fra ind ita lit pol por rus spa swe",
+    "pol": "bul deu ell eng fin fra gle ind ita jpn nld nor por rus spa swe tur",
+    "por": "deu eng fra spa",
+    "san": "deu",
+    "slk": "eng",
     "slv": "eng",
-    "spa": "eng por",
+    "spa": "deu eng por",
+    "srp": "eng",
+    "swe": "bul deu ell eng fin fra ita jpn nld nor pol por rus spa tur",
+    "swh": "eng pol",
+    "tur": "deu eng",
+    "wol": "fra",
 }
 _BASE64 = {char: i for i, char in enumerate(string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/")}
 _NOTE = re.compile(r"\s*(\([^)]*\)|（[^）]*）|\[[^\]]*\]|<[^>]*>|「[^」]*」|\{[^}]*\})\s*")
@@ -306,7 +330,7 @@ def _from_path(pattern: str, source: str, target: str, left_out: Counter[str]) -
     path = Path(pattern.replace("{source}", str(one.iso1)).replace("{target}", str(two.iso1)))
     if path.is_dir():
         raise UserError(f"{path}: is a folder", "name a file in it, or set freedict or induced")
-    raise UserError(f"{path}: no such file", "check the path, or set freedict or induced")
+    raise UserError(f"{path}: no such file{looked_in(path)}", "check the path, or set freedict or induced")
 
 
 def _read_columns(path: Path, left_out: Counter[str]) -> list[tuple[str, str]]:
