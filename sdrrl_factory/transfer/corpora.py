@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.files import looked_in
 from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.languages import LANGUAGES, Language
 from sdrrl_factory.rows import open_bytes, read_hub, read_lines, read_rows, suffix
@@ -60,7 +61,7 @@ def find_file(name: str, one: Language, two: Language) -> Path:
     for path in paths:
         if path.is_file():
             return path
-    raise UserError(f"{paths[0]} not found", "mend the path")
+    raise UserError(f"{paths[0]} not found{looked_in(paths[0])}", "mend the path")
 
 
 def _codes(language: Language) -> list[str]:
@@ -129,7 +130,7 @@ def _side(prefix: str, language: Language, one: Language, two: Language) -> Path
                 if path.is_file():
                     return path
     hint = "name a .tsv, .tmx, .jsonl or .parquet file, a folder, or what stands before .<language> in a Moses pair"
-    raise UserError(f"{stems[0]}.{language.iso1} not found", hint)
+    raise UserError(f"{stems[0]}.{language.iso1} not found{looked_in(stems[0])}", hint)
 
 
 # --- rows

@@ -16,6 +16,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.files import looked_in
 from sdrrl_factory.models.hub import is_hub_id
 from sdrrl_factory.rows import KINDS, SUFFIXES, Row, read_hub, read_rows_and_mistakes, suffix
 from sdrrl_factory.transfer.exchanges import SYSTEMS, Exchange, Layout, listed, recognise
@@ -196,7 +197,7 @@ class _Origin:
                 raise self._mistake(err.what, err.fix) from None
             return
         if not os.path.exists(path):
-            raise self._mistake(f"{path}: no such file", "check the path (a hub id is org/name)")
+            raise self._mistake(f"{path}: no such file{looked_in(path)}", "check the path (a hub id is org/name)")
         if not os.path.isfile(path):
             raise self._mistake(f"{path} is neither a file nor a folder", "name one")
         if not path.endswith(SUFFIXES):
