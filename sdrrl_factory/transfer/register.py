@@ -60,7 +60,7 @@ class DataSets:
         for subset in self.sets:
             # Beside its place, so that the move is a rename; where that is a link, beside the file it leads to.
             place = real_path(self._path(subset))
-            fd, part = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.", suffix=".part")
+            fd, part = tempfile.mkstemp(dir=place.parent, prefix=f".{subset}.", suffix=".part")
             self._parts[subset] = os.fdopen(fd, "w", encoding="utf-8", newline=""), Path(part)
         return self
 
