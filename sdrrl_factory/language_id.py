@@ -109,6 +109,10 @@ class Identifier:
         """
         return next(iter(self._ranked(text)), ("", 0.0))
 
+    def probability(self, text: str, code: str) -> float:
+        """How likely `text` is in the language `code` (ISO 639-3), in [0, 1]; 0 beyond the model's first candidates."""
+        return dict(self._ranked(text)).get(code, 0.0)
+
     def surely(self, text: str, code: str) -> bool:
         """Whether `text` is long enough to tell, and in the language `code` (ISO 639-3)."""
         language, probability = self.identify(text)

@@ -125,16 +125,44 @@ def sentences(line: str) -> list[str]:
             continue
         # Of a Latin full stop, what follows and what stands before it say whether it ends a sentence.
         if match.group(1):
-            if match.group(2).islower():
-                continue
             word = (line[start : match.start()].split()[-1:] or [""])[0].lstrip("(\"'")
             # An initial ("J. Smith") or an abbreviation.
             if word.lower() in _ABBREVIATIONS or (len(word) == 1 and word.isupper()):
+                continue
+            # A small letter begins a sentence where nobody writes capitals ("hello. how are you."), behind a word.
+            if match.group(2).islower() and (not _ends_small_sentence(word, match.group()) or line != line.lower()):
                 continue
         end = match.end() + len(match.group(1) or "")
         out += _clauses(line[start:end])
         start = end
     return out + _clauses(line[start:])
+
+
+def _ends_small_sentence(word: str, mark: str) -> bool:
+    """Whether the mark ends a sentence in a line without capitals: not behind a number or an initial, nor a pause."""
+    return len(word) > 1 and word[-1].isalpha() and "..." not in mark and "…" not in mark
+
+
+def with_case(translation: str, source: str, keeps_capitals: bool, may_grow: bool = True) -> str:
+    """The translation, its first letter small or capital as the source's first letter is.
+
+    What is capital wherever it stands stays so: "I", an acronym, a name of the source, any word where
+    `keeps_capitals`, as German nouns are written.
+
+    may_grow: whether a small letter may become a capital one: the source begins a sentence.
+    """
+    first, word = _WORD.search(source), _WORD.search(translation)
+    if not first or not word:
+        return translation
+    letter, text, at = first.group()[0], word.group(), word.start()
+    if letter.islower() and text[0].isupper():
+        always_capital = text[1:] != text[1:].lower() or text.split("'")[0] == "I" or text in words(source)
+        if keeps_capitals or always_capital:
+            return translation
+        return translation[:at] + text[0].lower() + translation[at + 1 :]
+    if may_grow and letter.isupper() and text[0].islower():
+        return translation[:at] + text[0].upper() + translation[at + 1 :]
+    return translation
 
 
 def _clauses(sentence: str) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdrrl_factory.text import around, kept, pieces, sentences, spans, words
+from sdrrl_factory.text import around, kept, pieces, sentences, spans, with_case, words
 
 ALPACA = Path(__file__).parents[2] / "shared" / "data" / "alpaca_en_demo.json"
 
@@ -116,6 +116,13 @@ def test_sentences_join_to_the_line(line):
         ("ราคา 20 บาท นะครับ", ["ราคา 20 บาท นะครับ"]),
         ("Run `a. B c` now. Go.", ["Run `a. B c` now. ", "Go."]),
         ("Fui con la Sra. Ruiz. Bien.", ["Fui con la Sra. Ruiz. ", "Bien."]),
+        # Where nobody writes capitals.
+        ("hello. how are you.", ["hello. ", "how are you."]),
+        ("what? no! i mean it. ok", ["what? ", "no! ", "i mean it. ", "ok"]),
+        ("¿qué tal? bien. él vino.", ["¿qué tal? ", "bien. ", "él vino."]),
+        ("i met mr. smith and j. jones, e.g. here.", ["i met mr. smith and j. jones, e.g. here."]),
+        ("well... maybe. it was in 1999. a year", ["well... maybe. ", "it was in 1999. a year"]),
+        ("Hello. how are you.", ["Hello. how are you."]),
         ("", []),
     ],
 )
@@ -227,6 +234,32 @@ def test_around_keeps_blanks_outside():
 )
 def test_kept(segment, translation, expected):
     assert kept(segment, translation) is expected
+
+
+@pytest.mark.parametrize(
+    ("translation", "source", "wanted"),
+    [
+        ("Escribió", "wrote", "escribió"),
+        ("Roble, delfín", "oak, dolphin", "roble, delfín"),
+        ("¿Qué es?", "what is it?", "¿qué es?"),
+        ("3 Manzanas", "3 apples", "3 manzanas"),
+        ("soy", "I am", "Soy"),
+        ("Él vino", "He came", "Él vino"),
+        # These are capital wherever they stand.
+        ("I am", "soy", "I am"),
+        ("NASA dice", "the NASA says", "NASA dice"),
+        ("María dice", "as María says", "María dice"),
+        ("家です", "it is a house", "家です"),
+        ("42", "forty-two", "42"),
+    ],
+)
+def test_the_case_of_the_first_letter_goes_back(translation, source, wanted):
+    assert with_case(translation, source, keeps_capitals=False) == wanted
+
+
+def test_german_nouns_keep_their_capital_and_a_part_grows_none():
+    assert with_case("Eiche", "oak", keeps_capitals=True) == "Eiche"
+    assert with_case("soy", "I am", keeps_capitals=False, may_grow=False) == "soy"
 
 
 def test_words_keep_their_marks():

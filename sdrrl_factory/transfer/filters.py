@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 from unicodedata import digit
 
@@ -26,6 +27,10 @@ _BRACKETS = (("(（", ")）"), ("[［", "]］"), ("{｛", "}｝"))
 # Code and addresses are in no language; a fence may be left open.
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\w+://\S+", re.DOTALL)
 _WORD = re.compile(r"[^\W\d_]+")
+# How likely the words that two languages have in common must be in the target language to be taken for shared ones;
+# "tablespoons" is Spanish with less than 0.01, "animal general" with 0.06, "sistema solar" Portuguese with 0.2.
+_SHARED = 0.05
+_FIRST = 200  # instructions whose language is looked at before any work
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Filter(Stage):
     threshold: float | None
     language_id: LanguageId
     identifier: str
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     @contextmanager
     def open(self, progress: Progress = unseen) -> Iterator[Identifier | None]:
@@ -73,7 +78,19 @@ class Filter(Stage):
             return "low quality"
         if identifier and identifier.off_target(_prose(translation), self.target):
             return "off-target"
-        return ""
+        words = source_words(text, translation)
+        most = self.rules.max_source_words
+        if most is None or not LANGUAGES[self.target].spaced or len(words) <= most * len(_WORD.findall(translation)):
+            return ""
+        # Languages that are near share words: those that look like the target's are no one's mistake.
+        is_shared = identifier is not None and identifier.probability(" ".join(words), self.target) >= _SHARED
+        return "" if is_shared else "untranslated words"
+
+
+def source_words(source: str, translation: str) -> list[str]:
+    """The words of the translation that stand in the source text as they are: small letters, four at least, no code."""
+    originals = set(_WORD.findall(_prose(source)))
+    return [w for w in _WORD.findall(_prose(translation)) if len(w) > 3 and w in originals and w == w.lower()]
 
 
 def identifier_of(config: LanguageId) -> Identifier | None:
@@ -85,6 +102,19 @@ def identifier_of(config: LanguageId) -> Identifier | None:
         return None
     with under("language_id"):
         return Identifier(config.backend, config.model, config.min_letters, config.min_probability)
+
+
+def not_in_language(texts: Iterable[str], code: str, config: LanguageId) -> str:
+    """What is to be said where some of the first texts are surely in another language than `code`; ""."""
+    tool = identifier_of(config)
+    first = list(islice(texts, _FIRST))
+    foreign = [text for text in first if tool and tool.off_target(_prose(text), code)]
+    if not tool or len(foreign) * 20 <= len(first):
+        return ""
+    other = Counter(tool.identify(text)[0] for text in foreign).most_common(1)[0][0]
+    name = LANGUAGES[other].name if other in LANGUAGES else other
+    share = f"{len(foreign)} of the first {len(first)} instructions"
+    return f"{share} are not in {LANGUAGES[code].name}, most of them in {name}: see source_lang"
 
 
 def looping(text: str) -> bool:

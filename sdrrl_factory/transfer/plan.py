@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from sdrrl_factory.memory import translation_kind
 from sdrrl_factory.text import pieces
 from sdrrl_factory.transfer import inputs
+from sdrrl_factory.transfer.exchanges import question
+from sdrrl_factory.transfer.filters import not_in_language
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.sampling import Sample
 from sdrrl_factory.transfer.sets import SIDES, has_natural, has_own_answers, sides
@@ -25,8 +27,11 @@ def dry_run(config: PrepareConfig) -> dict[str, int]:
     reading = Reading(config.instructions, config.max_samples)
     distinct = _Distinct()
     records = own = occurrences = 0
+    first: list[str] = []  # the questions whose language is looked at
     for record in reading:
         records += 1
+        if records <= 200:
+            first.append(question(record["instruction"], record["input"]))
         own += sample({"id": [record["id"]]})["answer_origin"][0] == "G"
         segments = [piece for column in columns for piece, is_sentence in pieces(record[column]) if is_sentence]
         occurrences += len(segments)
@@ -39,6 +44,10 @@ def dry_run(config: PrepareConfig) -> dict[str, int]:
         "segments": occurrences,
         "distinct segments": len(distinct),
     }
+    if warning := not_in_language(first, config.source_lang, config.language_id):
+        reading.formats.append(warning)
+    for line in inputs.remarks(config):
+        print(line)
     for line in reading.formats:
         print(f"reading   {line}")
     left_out = ", ".join(f"{count} {reason}" for reason, count in reading.left_out.most_common())

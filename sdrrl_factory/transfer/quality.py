@@ -10,7 +10,7 @@ from sdrrl_factory.errors import under
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.comet import Comet
 from sdrrl_factory.transfer import translate
-from sdrrl_factory.transfer.generate import question
+from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.recipe import Quality
 from sdrrl_factory.transfer.recipe import Translator as TranslatorKeys
 from sdrrl_factory.transfer.stage import Batch, Progress, Stage, running, unseen
@@ -44,7 +44,7 @@ class Score(Stage):
     quality: Quality = running()
     translator: TranslatorKeys = running()
     memory: Path = running()
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     @contextmanager
     def open(self, progress: Progress = unseen) -> Iterator[Scorer | None]:

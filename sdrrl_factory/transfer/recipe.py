@@ -151,6 +151,9 @@ class Filters(Group):
     """Characters a word may have; not in languages without spaces."""
     max_copied_words: int | None = Field(default=4, ge=0)
     """A longer copy of the source is rejected."""
+    max_source_words: float | None = Field(default=0.25, ge=0.0, le=1.0)
+    """The share of its words that may stand in the source text as they are, but for names and words of three letters:
+    words that were never translated, which a round trip through a pivot rewards."""
     repeats: bool = True
     """Rejects repeated runs of words."""
     markup: bool = True

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.shipped import shown_name
 from sdrrl_factory.transfer import card, inputs, pipeline, report
+from sdrrl_factory.transfer.exchanges import question
+from sdrrl_factory.transfer.filters import not_in_language
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.register import DataSets
-from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched
+from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched, sides
 from sdrrl_factory.transfer.sources import Reading
 from sdrrl_factory.transfer.stage import Stage
 from sdrrl_factory.transfer.store import Store, columns, read_rows
@@ -47,6 +50,9 @@ def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
     with FileLock(common.root / ".lock"):
         with under("instructions"):
             shards = common.write_shards(reading, config.shard_size)
+        questions = (question(row["instruction"], row["input"]) for row in read_rows(shards))
+        if warning := not_in_language(questions, config.source_lang, config.language_id):
+            reading.formats.append(warning)
         for line in reading.formats:
             print(f"reading   {line}", flush=True)
         inputs.fewer_rows(config, targets, sum(1 for _ in read_rows(shards)))
@@ -70,6 +76,11 @@ def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
             what = "another `sdrrl prepare` is at work here"
             raise UserError(what, "wait or set work_dir", at=str(store.root)) from None
         summary.print()
+        for name, text in summary.resources.items():
+            if "left out" in text or name == "quality estimate" or text.startswith("none"):
+                print(f"{name}: {text}")
+        for name in [name for name, count in summary.sets.items() if not count.rows]:
+            print(f"{name} has no row: {in_words(summary.rejections(name))}")
         print(f"report: {store.root / 'report.html'}")
         names += summary.names
     if len(targets) > 1:
@@ -125,6 +136,12 @@ def _resources(config: PrepareConfig, target: inputs.Target) -> dict[str, str]:
         resources["generator"] = f"{generator.model} ({generator.base_url or f'template {generator.template}'})"
     if engine := inputs.engine(config, target.code):
         resources["translator"] = engine.name
+    if config.translator.via and config.quality.backend == "roundtrip" and sides(config.systems):
+        via = ", ".join(LANGUAGES[code].name for code in config.translator.via)
+        resources["quality estimate"] = (
+            f"chrF of a round trip through {via}: a word left in {via} or untranslated comes back as it was and scores "
+            "well; read the examples"
+        )
     if has_switched(config.systems) and config.code_switch.probability:
         name = inputs.dictionary_name(config, target.code)
         left_out = _left_out(target.left_out["dictionary"])

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from sdrrl_factory.language_id import Identifier
-from sdrrl_factory.transfer.filters import Filter, looping, pair_flaw
+from sdrrl_factory.transfer.filters import Filter, looping, not_in_language, pair_flaw
 from sdrrl_factory.transfer.recipe import Filters, LanguageId
 
 TEXT = "Sphinx of black quartz, judge my vow while the quick brown fox jumps over the lazy dog near an old river"
@@ -206,8 +206,8 @@ IDENTIFIER = Identifier()
 BOTH = ("question", "answer")
 
 
-def filtered(given, threshold=0.4, identifier=IDENTIFIER, sides=BOTH):
-    return Filter(sides, "eng", "spa", Filters(), threshold, LanguageId(), "fasttext")(given, identifier)
+def filtered(given, threshold=0.4, identifier=IDENTIFIER, sides=BOTH, rules=None, target="spa"):
+    return Filter(sides, "eng", target, rules or Filters(), threshold, LanguageId(), "fasttext")(given, identifier)
 
 
 COPY = ENGLISH.replace("yesterday", "last week")
@@ -254,9 +254,41 @@ def test_filter_batch(columns, question_ok, answer_ok, reasons):
 
 
 def test_filters_can_be_left_out():
-    assert filtered(batch(answer_mt=COPY), identifier=None)["answer_ok"] == [True]
+    lax = Filters(max_source_words=None)
+    assert filtered(batch(answer_mt=COPY), identifier=None, rules=lax)["answer_ok"] == [True]
     unscored = batch(question_qe=None, answer_qe=None)
     assert filtered(unscored, threshold=None)["answer_ok"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("answer", "answer_mt", "reason"),
+    [
+        # What a round trip through a pivot rewards.
+        ("2 tablespoons butter", "2 tablespoons mantequilla", "untranslated words"),
+        ("Mix the flour and whisk the eggs.", "Mezclar la flour y whisk los eggs.", "untranslated words"),
+        # Names, small words, code, few among many.
+        ("Barack Obama met Angela Merkel.", "Barack Obama y Angela Merkel.", ""),
+        ("The 2 new eggs are in it.", "Los 2 new son in it.", ""),
+        ("Run `apply filter`.", "Ejecuta `apply filter`.", ""),
+        ("She ate the smoothie at home today.", "Comió el smoothie en casa hoy por la tarde.", ""),
+        # Words that both languages have.
+        ("animal general", "animal general dos", ""),
+    ],
+)
+def test_words_of_the_source_language_left_in_the_translation(answer, answer_mt, reason):
+    out = filtered(batch(answer=answer, answer_mt=answer_mt))
+    assert out["reasons"] == [[f"answer: {reason}"] if reason else []]
+
+
+def test_the_language_of_the_first_instructions_is_looked_at():
+    spanish = ["El comité se reúne el jueves por la mañana.", "La casa está cerca del río grande."]
+    english = ["The committee meets on Thursday morning.", "The house is close to the big river."] * 10
+    warning = not_in_language([*spanish, *english], "eng", LanguageId())
+    assert warning == "2 of the first 22 instructions are not in English, most of them in Spanish: see source_lang"
+    assert not not_in_language([*spanish[:1], *english, *english], "eng", LanguageId())
+    assert not not_in_language(spanish, "eng", LanguageId(backend="none")) and not not_in_language(
+        [], "eng", LanguageId()
+    )
 
 
 def test_rows_do_not_see_each_other():

@@ -44,8 +44,31 @@ def test_the_memory_tells_directions_and_translators_apart(fake_translator, memo
     other.name = "other"
     for source, target in [("eng", "spa"), ("spa", "eng"), ("eng", "ces")]:
         assert translate_texts(["no cat"], one, memory, source, target) == ["NO CAT"]
-    assert translate_texts(["no cat"], other, memory, "eng", "spa") == ["No Cat"]
+    assert translate_texts(["no cat"], other, memory, "eng", "spa") == ["no Cat"]
     assert [(s, t) for _, s, t in one.asked] == [("eng", "spa"), ("spa", "eng"), ("eng", "ces")]
+
+
+def test_parts_around_a_kept_piece_and_small_beginnings_stay_small(fake_translator, memory):
+    """As the translators do it: each segment comes back with a capital, and what it must keep is lost."""
+    dictionary = {"the": "el", "wrote": "escribió", "oak, dolphin": "roble, delfín"}
+
+    def translate(segment):
+        return dictionary.get(segment.lower(), "algo").capitalize()
+
+    texts = ["The @user wrote", "oak, dolphin", "Oak, dolphin"]
+    out = translate_texts(texts, fake_translator(translate), memory, "eng", "spa")
+    assert out == ["El @user escribió", "roble, delfín", "Roble, delfín"]
+
+
+def test_decomposed_letters_are_composed_both_ways(fake_translator, memory):
+    asked = []
+
+    def translate(segment):
+        asked.append(segment)
+        return "an\u0303o"
+
+    assert translate_texts(["anne\u0301e"], fake_translator(translate), memory, "fra", "spa") == ["a\u00f1o"]
+    assert asked == ["ann\u00e9e"]
 
 
 def test_the_memory_lasts_over_connections_and_processes(fake_translator, tmp_path):

@@ -31,7 +31,7 @@ class Translate(Stage):
     translator: str
     keys: Keys = running()
     memory: Path = running()
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     @contextmanager
     def open(self, progress: Progress = unseen) -> Iterator[Engine | None]:

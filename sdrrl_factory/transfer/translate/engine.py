@@ -6,11 +6,13 @@ from typing import Protocol
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.memory import Memory, translation_kind
-from sdrrl_factory.text import around, kept, pieces
+from sdrrl_factory.text import around, kept, normal, pieces, with_case
 
 # Segment -> its translation, and segment -> why it has none.
 Translations = dict[str, str]
 Failures = dict[str, str]
+# Languages that write nouns with a capital: German, Luxembourgish.
+_CAPITAL_NOUNS = ("deu", "ltz")
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ class Engine:
         back: the direction is the way back of a pivoted one.
         """
         via = self.via[::-1] if back else self.via
+        keeps_capitals = target in _CAPITAL_NOUNS
         # 1. Cut out the sentences, and translate each distinct one.
-        cut = [list(pieces(text)) for text in texts]
+        cut = [list(pieces(normal(text))) for text in texts]
         segments = [piece for text in cut for piece, is_sentence in text if is_sentence]
         translations, failures = self._segments(segments, source, target, via)
         # 2. Where a placeholder, a URL or a number got lost, translate the parts around them instead.
@@ -81,10 +84,13 @@ class Engine:
         parts = [piece for cut_again in broken.values() for piece, is_sentence in cut_again if is_sentence]
         if parts:
             part_translations, part_failures = self._segments(parts, source, target, via)
+            part_translations = {p: with_case(t, p, keeps_capitals, False) for p, t in part_translations.items()}
             for segment, cut_again in broken.items():
                 if not any(piece in part_failures for piece, is_sentence in cut_again if is_sentence):
                     translations[segment] = _joined(cut_again, part_translations)
-        # 3. Put the texts together again.
+        # 3. Translators begin with a capital whatever they are given: the case of the first letter goes back.
+        translations = {s: with_case(t, s, keeps_capitals) for s, t in translations.items()}
+        # 4. Put the texts together again.
         out: list[tuple[str | None, str]] = []
         for text in cut:
             reason = next((failures[piece] for piece, is_sentence in text if is_sentence and piece in failures), "")
@@ -146,4 +152,4 @@ def _joined(text: list[tuple[str, bool]], translations: Translations) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(line.strip() for line in text.strip().splitlines() if line.strip())
+    return " ".join(line.strip() for line in normal(text).strip().splitlines() if line.strip())
