@@ -104,6 +104,16 @@ def test_codes_that_are_easily_mistaken(code, column, value):
     assert getattr(LANGUAGES[code], column) == value
 
 
+def test_nllb_has_the_tables_tokens():
+    """The oracle is transformers' list of the tokenizer's codes."""
+    nllb = pytest.importorskip("transformers.models.nllb.tokenization_nllb", reason="needs transformers")
+    tokens = set(nllb.FAIRSEQ_LANGUAGE_CODES)
+    assert {row.nllb for row in LANGUAGES.values()} >= tokens
+    # FLORES-200 and BELEBELE have these besides.
+    romanised = {f"{code}_Latn" for code in ("arb", "ben", "hin", "npi", "sin", "urd")}
+    assert {row.nllb for row in LANGUAGES.values()} - tokens == romanised | {"min_Arab"}
+
+
 def test_every_label_of_the_table_is_one_of_lid_176():
     from sdrrl_factory.language_id import default_model
 

@@ -30,8 +30,8 @@ _DEBIAN = {
     "dan": "eng",
     "deu": "bul ell eng fin fra ind ita kur nld pol por rus spa swe tur",
     "ell": "bul eng fin fra ind ita jpn lit nld nor pol por rus spa swe",
-    "eng": "afr ara bul ces cym dan deu ell fin fra gle hin hrv hun ind ita jpn lit nld nor pol por rus spa srp swe swh "
-    "tur",
+    "eng": "afr ara bul ces cym dan deu ell fin fra gle hin hrv hun ind ita jpn lit nld nor pol por rus spa srp swe "
+    "swh tur",
     "epo": "eng",
     "fin": "bul deu ell eng fra ind ita jpn lit nld nor pol por swe",
     "fra": "bul deu ell eng fin ita jpn lit nld pol por rus spa swe tur",
