@@ -35,6 +35,14 @@ def test_bleu_of_japanese_counts_characters(tmp_path):
     assert "tok:char" in score.signature
 
 
+@pytest.mark.parametrize(
+    ("code", "tokenizer"),
+    [("zho", "char"), ("yue", "char"), ("lao", "char"), ("mya", "char"), ("deu", "13a"), ("hin", "13a")],
+)
+def test_what_bleu_counts_beyond_the_papers_languages(code, tokenizer):
+    assert f"tok:{tokenizer}" in mt.bleu(["猫坐在垫子上。"], ["猫在垫子上坐着。"], code, seed=1).signature
+
+
 def test_chrf_equals_the_sacrebleu_command(tmp_path):
     score = mt.chrf(OUTPUTS, REFERENCES, seed=1)
     assert round(score.value, 4) == sacrebleu_cli(tmp_path, OUTPUTS, REFERENCES, "-m", "chrf")

@@ -8,9 +8,10 @@ from typing import Any
 from sdrrl_eval.measure.metrics.score import Score, score_of
 from sdrrl_eval.resampling import Array, Statistics
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.languages import LANGUAGES
 
-# 13a divides words at spaces; these scripts have none, or glue particles to words.
-_BY_CHARACTER = {"jpn", "kor", "tha", "khm"}
+# 13a divides words at spaces; these languages have none between words, or glue particles to them.
+_BY_CHARACTER = {code for code, row in LANGUAGES.items() if not row.spaced} | {"kor"}
 
 
 def check_tokenizer(name: str | None) -> None:
