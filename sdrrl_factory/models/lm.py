@@ -1,7 +1,7 @@
 """A causal language model as the generator and the evaluator use it: prompts in, answers or losses out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdrrl_factory.errors import UserError, under
@@ -16,10 +16,14 @@ _TAIL = 16  # tokens at a prompt's end among which the word that opens a thought
 
 @dataclass(frozen=True)
 class Generation:
-    """`finish`: "stop" (ended by itself), "length" (cut off at the limit) or, of a server, "error: <why>"."""
+    """`finish`: "stop" (ended by itself), "length" (cut off at the limit) or, of a server, "error: <why>".
+
+    tokens: of an `LM`'s answer that was cut off, from which it can go on.
+    """
 
     text: str
     finish: str
+    tokens: Sequence[int] = field(default=(), compare=False, repr=False)
 
 
 def check_format(template: str | None, chat_template_kwargs: Mapping[str, Any] | None) -> None:
@@ -112,8 +116,12 @@ class LM:
         progress: Callable[[int], None] = lambda count: None,
         seeds: Sequence[int] | None = None,
         systems: Sequence[str] | None = None,
+        begun: Sequence[Sequence[int]] | None = None,
     ) -> list[Generation]:
         """Answer each of `users`, in their order; `progress` is told how many more are done.
+
+        begun: the tokens of each answer that are there already, as many of each: it goes on behind them, up to
+        `max_new_tokens` in all, and is what one generation up to there would have given.
 
         What a model thinks before it answers stands in the text, between the words of `scaffolding.THOUGHTS`.
 
@@ -125,9 +133,12 @@ class LM:
         prompts = [self.encode(u, s) for u, s in zip(users, systems or [""] * len(users), strict=True)]
         seeds = range(len(prompts)) if seeds is None else seeds
 
+        starts = [list(tokens) for tokens in begun] if begun else [[] for _ in prompts]
+
         def answer(batch: list[int]) -> list[Generation]:
-            noise = Gumbel(temperature, [seeds[i] for i in batch]) if temperature > 0 else None
-            return self._generate_batch([prompts[i] for i in batch], max_new_tokens, noise)
+            drawn = len(starts[batch[0]])
+            noise = Gumbel(temperature, [seeds[i] for i in batch], drawn) if temperature > 0 else None
+            return self._generate_batch([prompts[i] for i in batch], [starts[i] for i in batch], max_new_tokens, noise)
 
         return self._in_batches([len(prompt) for prompt in prompts], batch_size, answer, progress)
 
@@ -174,17 +185,20 @@ class LM:
         print(f"out of memory: batch_size is now {self._largest}", flush=True)
 
     def _generate_batch(
-        self, prompts: list[list[int]], max_new_tokens: int, noise: "Gumbel | None"
+        self, prompts: list[list[int]], starts: list[list[int]], max_new_tokens: int, noise: "Gumbel | None"
     ) -> list[Generation]:
         from sdrrl_factory.models.decoding import continuations
 
         pad = self.tokenizer.pad_token_id
         generations = []
-        rows = continuations(self.model, prompts, max_new_tokens, self.stops, pad, noise)
-        for prompt, row in zip(prompts, rows, strict=True):
-            ended = row[-1] in self.stops
-            text = self._text(prompt, row[:-1] if ended else row)
-            generations.append(Generation(text, "stop" if ended else "length"))
+        heads = [prompt + start for prompt, start in zip(prompts, starts, strict=True)]
+        rows = continuations(self.model, heads, max_new_tokens - len(starts[0]), self.stops, pad, noise)
+        for prompt, start, row in zip(prompts, starts, rows, strict=True):
+            tokens = start + row
+            if tokens[-1] in self.stops:
+                generations.append(Generation(self._text(prompt, tokens[:-1]), "stop"))
+            else:
+                generations.append(Generation(self._text(prompt, tokens), "length", tokens))
         return generations
 
     def _text(self, prompt: list[int], row: list[int]) -> str:
@@ -332,10 +346,12 @@ class Gumbel:
     """Makes the greedy choice a draw from softmax(logits / temperature): its argmax under Gumbel noise (Gumbel 1954).
 
     One noise generator a row, so that no row's draw depends on the others.
+
+    drawn: how many tokens of each row were drawn before; their noise is passed over.
     """
 
-    def __init__(self, temperature: float, seeds: Sequence[int]):
-        self.temperature, self.seeds = temperature, seeds
+    def __init__(self, temperature: float, seeds: Sequence[int], drawn: int = 0):
+        self.temperature, self.seeds, self.drawn = temperature, seeds, drawn
         self._generators: list[torch.Generator] | None = None
 
     def __call__(self, rows: Sequence[int], scores: "torch.Tensor") -> "torch.Tensor":
@@ -345,6 +361,10 @@ class Gumbel:
         # Made at the first step: on the device of the scores, whose generators draw other numbers than the CPU's.
         if self._generators is None:
             self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self.seeds]
+            past = torch.empty(scores.shape[1], dtype=torch.float64, device=scores.device)
+            for generator in self._generators:
+                for _ in range(self.drawn):
+                    past.exponential_(generator=generator)
         # In float64: float32's uniform numbers have steps that show in the tail of a large vocabulary.
         noise = torch.empty(scores.shape, dtype=torch.float64, device=scores.device)
         for row, values in zip(rows, noise, strict=True):

@@ -6,6 +6,7 @@ The generator, the chat translator and the evaluator all ask through it, so they
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sdrrl_factory.memory import Memory, key_of, kind_of
@@ -109,12 +110,14 @@ class RememberedModel:
         seeds: Sequence[int] | None = None,
         systems: Sequence[str] | None = None,
         progress: Callable[[int], None] | None = None,
+        after: int | None = None,
     ) -> list[Generation]:
         """As `LM.generate`, without thoughts and control tokens. With a temperature, `seeds` are needed.
 
         Of a server, `batch_size` is of no account. The memory keeps what the model wrote, thoughts too.
 
         progress: is told how many more are done, in place of a report.
+        after: the lower limit up to which these were asked before: an `LM` goes on from where an answer was cut off.
         """
         # At temperature 0 nothing is drawn: the answers under all seeds are one.
         draws = seeds if seeds is not None and temperature > 0 else [None] * len(users)
@@ -124,13 +127,34 @@ class RememberedModel:
         if self._server:
             ask = partial(self._ask_server, max_new_tokens, temperature)
         else:
-            ask = partial(self._ask_lm, max_new_tokens, temperature, batch_size)
+            begun = self._begun(prompts, after, temperature) if after else {}
+            ask = partial(self._ask_lm, max_new_tokens, temperature, batch_size, begun)
         report = partial(_counted, progress) if progress else self._report
         answers = self._values("generate", settings, what, prompts, ask, report)
         return [without_scaffolding(Generation(*answer)) for answer in answers]
 
-    def _ask_lm(self, max_new_tokens: int, temperature: float, batch_size: int, prompts: list[_Prompt]) -> _Batches:
-        for batch in _batches(prompts, batch_size, self._tokens_of_prompt):
+    def _begun(self, prompts: list[_Prompt], limit: int, temperature: float) -> dict[_Prompt, list[int]]:
+        """The tokens of the remembered answers that were cut off at `limit`."""
+        kind = kind_of("generate", **self.identity, max_new_tokens=limit, temperature=temperature)
+        keys = {key_of(prompt): prompt for prompt in prompts}
+        values = self.memory.get(kind, keys)
+        return {keys[key]: value[2] for key, value in values.items() if len(value) > 2}
+
+    def _ask_lm(
+        self,
+        max_new_tokens: int,
+        temperature: float,
+        batch_size: int,
+        begun: Mapping[_Prompt, list[int]],
+        prompts: list[_Prompt],
+    ) -> _Batches:
+        # Those that go on, and those that begin: in a batch all are as far as each other.
+        going_on = [prompt for prompt in prompts if prompt in begun]
+        beginning = [prompt for prompt in prompts if prompt not in begun]
+        batches = chain(*(_batches(group, batch_size, self._tokens_of_prompt) for group in (going_on, beginning)))
+        for batch in batches:
+            starts = [begun[prompt] for prompt in batch] if batch[0] in begun else None
+            further: dict[str, Any] = {} if starts is None else {"begun": starts}
             generations = self.model.generate(
                 [prompt.user for prompt in batch],
                 max_new_tokens,
@@ -138,8 +162,9 @@ class RememberedModel:
                 temperature=temperature,
                 seeds=[prompt.seed or 0 for prompt in batch],
                 systems=[prompt.system for prompt in batch],
+                **further,
             )
-            yield batch, [[generation.text, generation.finish] for generation in generations]
+            yield batch, [_remembered(generation) for generation in generations]
 
     def _ask_server(self, max_new_tokens: int, temperature: float, prompts: list[_Prompt]) -> _Batches:
         assert self._server
@@ -240,6 +265,12 @@ def _batches(inputs: list, batch_size: int, size: Callable[[Any], int]) -> Itera
     order = sorted(inputs, key=lambda one: -size(one))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def _remembered(generation: Generation) -> list[Any]:
+    """As the memory keeps it: with its tokens where it was cut off, so that it can go on."""
+    tokens = [list(generation.tokens)] if generation.tokens else []
+    return [generation.text, generation.finish, *tokens]
 
 
 def _failed(value: Any) -> bool:

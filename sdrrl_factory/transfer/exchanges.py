@@ -101,6 +101,11 @@ def recognise(columns: list[str], named: dict[str, str], form: str) -> Layout | 
     return layout or _conversation(columns, named, form)
 
 
+def question(instruction: str, given: str) -> str:
+    """x: the user turn, as LLaMA-Factory's alpaca format joins it."""
+    return f"{instruction}\n{given}" if given else instruction
+
+
 def listed(columns: list[str]) -> str:
     """The columns on one line."""
     names = ", ".join(repr(column)[1:-1] for column in columns)

@@ -11,12 +11,16 @@ from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import fingerprint
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.checkpoint import check_checkpoint
-from sdrrl_factory.models.lm import LM, check_format
+from sdrrl_factory.models.lm import LM, Generation, check_format
 from sdrrl_factory.models.remembered import RememberedModel, set_keys
 from sdrrl_factory.models.server import Server
 from sdrrl_factory.transfer.draw import rng
+from sdrrl_factory.transfer.exchanges import question
+from sdrrl_factory.transfer.filters import looping
 from sdrrl_factory.transfer.recipe import Generator
 from sdrrl_factory.transfer.stage import Batch, Progress, Stage, running, unseen
+
+_LONGEST = 8  # times max_new_tokens, where the recipe does not say how long an answer may become
 
 
 class Answering(NamedTuple):
@@ -30,6 +34,9 @@ class Answering(NamedTuple):
 class Generate(Stage):
     """+ response, response_finish: M_theta(x) where it was drawn as the answer; null for the other records.
 
+    What is cut off at `max_new_tokens` goes on up to `longest_answer`, or until it loops: otherwise the own answers
+    that are kept would be the short ones, and fewer than equation 4 draws.
+
     generator: None where no set holds the model's own answers.
     checkpoint: what tells the model from any other (`identity`).
     memory: the file that keeps what the model has answered.
@@ -39,7 +46,7 @@ class Generate(Stage):
     checkpoint: str
     seed: int
     memory: Path = running()
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     @contextmanager
     def open(self, progress: Progress = unseen) -> Iterator[Answering | None]:
@@ -51,32 +58,56 @@ class Generate(Stage):
 
     def __call__(self, batch: Batch, tool: Answering | None = None) -> Batch:
         drawn = [i for i, origin in enumerate(batch["answer_origin"]) if origin == "G"]
-        responses: list[str | None] = [None] * len(batch["id"])
-        finishes: list[str | None] = [None] * len(batch["id"])
+        answers: dict[int, Generation] = {}
         if drawn:
             assert self.generator and tool, "no record is drawn for a model's answer where there is no model"
             tool.progress(len(batch["id"]) - len(drawn))
-            with under("generator"):
-                answers = tool.model.generate(
-                    [question(batch["instruction"][i], batch["input"][i]) for i in drawn],
-                    self.generator.max_new_tokens,
-                    self.generator.batch_size,
-                    self.generator.temperature,
-                    seeds=[rng(self.seed, batch["id"][i], "generate").getrandbits(31) for i in drawn],
-                    systems=[batch["system"][i] for i in drawn],
-                    progress=tool.progress,
-                )
-            for i, answer in zip(drawn, answers, strict=True):
-                responses[i], finishes[i] = answer.text, answer.finish
+            after: int | None = None
+            going_on, progress = drawn, tool.progress
+            for limit in limits(self.generator):
+                answers |= self._ask(batch, tool.model, going_on, limit, after, progress)
+                going_on = [i for i in going_on if answers[i].finish == "length" and not looping(answers[i].text)]
+                if not going_on:
+                    break
+                # They are counted as done already.
+                after, progress = limit, unseen
+        responses = [answers[i].text if i in answers else None for i in range(len(batch["id"]))]
+        finishes = [answers[i].finish if i in answers else None for i in range(len(batch["id"]))]
         return {**batch, "response": responses, "response_finish": finishes}
+
+    def _ask(
+        self, batch: Batch, model: RememberedModel, rows: list[int], limit: int, after: int | None, progress: Progress
+    ) -> dict[int, Generation]:
+        """The answers to these rows of the batch, up to `limit` tokens; after: the limit before."""
+        assert self.generator
+        with under("generator"):
+            answers = model.generate(
+                [question(batch["instruction"][i], batch["input"][i]) for i in rows],
+                limit,
+                self.generator.batch_size,
+                self.generator.temperature,
+                seeds=[rng(self.seed, batch["id"][i], "generate").getrandbits(31) for i in rows],
+                systems=[batch["system"][i] for i in rows],
+                progress=progress,
+                after=after,
+            )
+        return dict(zip(rows, answers, strict=True))
 
     def is_final(self, batch: Batch) -> bool:
         return not any(finish and finish.startswith("error: ") for finish in batch["response_finish"])
 
 
-def question(instruction: str, given: str) -> str:
-    """x: the user turn, as LLaMA-Factory's alpaca format joins it."""
-    return f"{instruction}\n{given}" if given else instruction
+def limits(config: Generator) -> list[int]:
+    """The tokens an answer may have, first, and then if it was cut off there.
+
+    In process the limit doubles, so that one that has begun to loop is let go of early. A server begins an answer anew
+    each time, hence is asked once more only.
+    """
+    longest = config.longest_answer or _LONGEST * config.max_new_tokens
+    steps = [config.max_new_tokens]
+    while config.backend != "server" and steps[-1] * 2 < longest:
+        steps.append(steps[-1] * 2)
+    return [*steps, longest] if longest > steps[-1] else steps
 
 
 def identity(config: Generator) -> str:

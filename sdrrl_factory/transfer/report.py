@@ -13,7 +13,7 @@ from sdrrl_factory import pages
 from sdrrl_factory.files import atomic_write
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.pages.charts import Bar, Histogram
-from sdrrl_factory.transfer.generate import question
+from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.sets import SETS, SIDES
 from sdrrl_factory.transfer.summary import LENGTH_EDGES, SCORE_BINS, Summary, in_words, ranked, settings
 

@@ -80,7 +80,8 @@ def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
             if "left out" in text or name == "quality estimate" or text.startswith("none"):
                 print(f"{name}: {text}")
         for name in [name for name, count in summary.sets.items() if not count.rows]:
-            print(f"{name} has no row: {in_words(summary.rejections(name))}")
+            reasons = summary.rejections(name)
+            print(f"{name} has no row: {in_words(reasons) if reasons else 'there is nothing to make it of'}")
         print(f"report: {store.root / 'report.html'}")
         names += summary.names
     if len(targets) > 1:

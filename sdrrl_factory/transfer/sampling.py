@@ -41,7 +41,7 @@ class Settle(Stage):
     source: str
     language_id: LanguageId
     identifier: str
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     @contextmanager
     def open(self, progress: Progress = unseen) -> Iterator[Identifier | None]:
@@ -66,8 +66,9 @@ def flaw(response: str, finish: str, source: str, identifier: Identifier | None)
         return finish
     if not response.strip():
         return "empty"
-    if finish == "length":
-        return "cut off"
+    # First, as no higher limit helps one that loops.
     if looping(response):
         return "looping"
+    if finish == "length":
+        return "cut off"
     return "off-target" if identifier and identifier.off_target(response, source) else ""

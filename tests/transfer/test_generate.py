@@ -4,7 +4,8 @@ import pytest
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models.lm import LM, Generation
-from sdrrl_factory.transfer.generate import Generate, identity, make, question
+from sdrrl_factory.transfer.exchanges import question
+from sdrrl_factory.transfer.generate import Generate, identity, limits, make
 from sdrrl_factory.transfer.recipe import Generator
 
 
@@ -26,7 +27,7 @@ def batch_of(origins, n=3):
 @pytest.fixture
 def stage(tmp_path):
     def make_stage(seed=5, **keys) -> Generate:
-        config = Generator(**keys)
+        config = Generator(**{"longest_answer": 1, **keys})  # nothing goes on
         return Generate(config, identity(config), seed, tmp_path / "generate.sqlite")
 
     return make_stage
@@ -83,6 +84,93 @@ def test_a_draw_depends_on_seed_and_id_alone(tiny, tmp_path):
     parts = [{k: v[a:b] for k, v in batch.items()} for a, b in ((5, 8), (0, 5))]
     assert responses(5, parts[0], "parts", batch_size=2) | responses(5, parts[1], "parts", batch_size=3) == whole
     assert responses(6, batch, "whole") != whole
+
+
+def drawn_batch(n: int) -> dict[str, list]:
+    questions = [f"Why is {word} here?" for word in ("water", "Sol", "so much", "¿qué?", "rain", "a river", "it", "he")]
+    return {**batch_of("G" * n, n), "instruction": questions[:n], "input": [""] * n, "system": [""] * n}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("batch_size", [4])
+def test_what_is_cut_off_goes_on_as_one_longer_generation(tiny, tmp_path, monkeypatch, temperature, batch_size):
+    monkeypatch.setattr("sdrrl_factory.transfer.generate.looping", lambda text: False)
+    asked, batch = [], drawn_batch(6)
+
+    def run(name, **keys):
+        config = Generator(model=str(tiny), temperature=temperature, batch_size=batch_size, **keys)
+        work = Generate(config, identity(config), 5, tmp_path / name)
+        with work.open() as tool:
+            whole = tool.model.model.generate
+
+            def generate(users, limit, *args, begun=None, **settings):
+                asked.append((len(users), limit, len(begun[0]) if begun else 0))
+                return whole(users, limit, *args, begun=begun, **settings)
+
+            tool.model.model.generate = generate
+            return work(batch, tool)
+
+    out = run("parts", max_new_tokens=5, longest_answer=30)
+    # 5, then 10 and 20 and 30 for those alone that are not at their end, from where they stopped.
+    assert {(limit, begun) for _, limit, begun in asked} == {(5, 0), (10, 5), (20, 10), (30, 20)}
+    assert out == run("whole", max_new_tokens=30, longest_answer=1)
+    # Another run knows all of it.
+    asked.clear()
+    assert run("parts", max_new_tokens=5, longest_answer=30) == out and not asked
+
+
+def test_only_the_cut_off_go_on_and_not_those_that_loop(stage, tiny):
+    asked = []
+    replies = {
+        ("x", 4): Generation("one", "length", [1, 2, 3, 4]),
+        ("y", 4): Generation("done", "stop"),
+        ("z\ni", 4): Generation("so it goes on " * 4, "length", [5, 6, 7, 8]),
+        ("x", 7): Generation("one two.", "stop"),
+    }
+
+    def generate(users, max_new_tokens, batch_size, begun=None, **settings):
+        asked.append((users, max_new_tokens, begun))
+        return [replies[user, max_new_tokens] for user in users]
+
+    work, done = stage(model=str(tiny), max_new_tokens=4, longest_answer=7), []
+    with work.open(done.append) as tool:
+        tool.model.model = SimpleNamespace(generate=generate, encode=str.__add__)
+        out = work(batch_of("GGG"), tool)
+    assert out["response"] == ["one two.", "done", "so it goes on " * 4]
+    assert out["response_finish"] == ["stop", "stop", "length"]
+    assert asked[1:] == [(["x"], 7, [[1, 2, 3, 4]])] and sum(done) == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "steps"),
+    [
+        ({"max_new_tokens": 96}, [96, 192, 384, 768]),
+        ({"max_new_tokens": 100, "longest_answer": 250}, [100, 200, 250]),
+        ({"max_new_tokens": 100, "longest_answer": 100}, [100]),
+        ({"max_new_tokens": 100, "longest_answer": 1}, [100]),
+        ({"max_new_tokens": 96, "backend": "server"}, [96, 768]),
+    ],
+)
+def test_the_limits_of_an_answer(keys, steps):
+    assert limits(Generator(**keys)) == steps
+
+
+def test_a_server_is_asked_once_more_for_what_was_cut_off(stage):
+    pytest.importorskip("openai", reason="openai is not installed: pip install 'sdrrl-factory[server]'")
+    keys = {"max_new_tokens": 9, "longest_answer": 50}
+    work, asked = stage(backend="server", model="m", base_url="http://127.0.0.1:9/v1", **keys), []
+
+    def stream(conversations, max_tokens, temperature, seeds):
+        for i, turns in enumerate(conversations):
+            asked.append((turns[-1]["content"], max_tokens))
+            is_cut = turns[-1]["content"] == "x" and max_tokens == 9
+            yield i, Generation(f"at {max_tokens}", "length" if is_cut else "stop")
+
+    with work.open() as tool:
+        tool.model._server = SimpleNamespace(stream=stream, base_url="http://127.0.0.1:9/v1")
+        out = work(batch_of("GDG"), tool)
+    assert asked == [("x", 9), ("z\ni", 9), ("x", 50)]
+    assert out["response"] == ["at 50", None, "at 9"] and out["response_finish"] == ["stop", None, "stop"]
 
 
 def test_identity_tells_checkpoints_apart(tmp_path):

@@ -62,7 +62,7 @@ LOOP = "so it goes on " * 4
         ("G", "Cut of", "length", "Given.", "D", ["generation: cut off"]),
         ("G", LOOP, "stop", "Given.", "D", ["generation: looping"]),
         ("G", "so it goes on " * 3, "stop", "so it goes on " * 3, "G", []),
-        ("G", LOOP, "length", "Given.", "D", ["generation: cut off"]),
+        ("G", LOOP, "length", "Given.", "D", ["generation: looping"]),
         ("G", "", "error: 400 too long", "Given.", "D", ["generation: error: 400 too long"]),
         ("G", "El río es pequeño y la casa es grande.", "stop", "Given.", "D", ["generation: off-target"]),
     ],
