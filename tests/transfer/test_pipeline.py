@@ -1,6 +1,7 @@
 import json
 import random
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sdrrl_factory.rows import read_rows
 from sdrrl_factory.transfer import dictionaries, generate, parallel, plan, run, translate
 from sdrrl_factory.transfer.recipe import (
     CodeSwitch,
+    Filters,
     Generator,
     LanguageId,
     Parallel,
@@ -66,8 +68,9 @@ def recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(translate, "make", WordByWord)
     monkeypatch.setattr(generate, "make", Answers)
     words = [{k: [v] for k, v in table.items()} for table in (SPANISH, ENGLISH)]
-    monkeypatch.setattr(dictionaries, "load", lambda *a: words)
-    monkeypatch.setattr(parallel, "load", lambda *a: [("p0", "A small river.", "Un río pequeño.")])
+    monkeypatch.setattr(dictionaries, "load", lambda *a: dictionaries.Loaded(*words, Counter({"odd lines": 2})))
+    pairs = [("p0", "A small river.", "Un río pequeño.")]
+    monkeypatch.setattr(parallel, "load", lambda *a: parallel.Drawn(pairs, Counter({"not in Spanish": 16})))
     Answers.asked, WordByWord.segments = [], 0
     source = tmp_path / "in.jsonl"
     rows = [
@@ -82,9 +85,11 @@ def recipe(tmp_path, monkeypatch):
 
     def make(folder: str, **keys) -> PrepareConfig:
         defaults = {
-            "generator": Generator(model="org/model"),
+            "generator": Generator(model="org/model", longest_answer=1),
             "quality": Quality(threshold=0.4),
             "language_id": LanguageId(backend="none"),
+            # Word by word, most words stay as they are.
+            "filters": Filters(max_source_words=None),
             "dataset_dir": str(tmp_path / folder / "data"),
             "work_dir": str(tmp_path / folder / "work"),
             "shard_size": 7,
@@ -300,6 +305,35 @@ def test_the_report_and_the_card_are_there(recipe):
     page = (Path(config.work_dir) / "sdrrl_spa/report.html").read_text(encoding="utf-8")
     assert "cut off" in page and "sdrrl_spa_tt" in page
     assert "sdrrl_spa_tt" in files["sdrrl_spa/README.md"].decode()
+
+
+def test_what_was_left_out_of_p_is_counted_everywhere_and_an_empty_set_is_said(recipe, capsys):
+    config = recipe("a", translator=Translator(backend="none"), systems=["sdrrl"])
+    run.prepare(config)
+    out = capsys.readouterr().out
+    folder = Path(config.work_dir)
+    pages = [out, (Path(config.dataset_dir) / "sdrrl_spa/README.md").read_text(encoding="utf-8")]
+    pages.append((folder / "sdrrl_spa/report.html").read_text(encoding="utf-8"))
+    assert all("1 pairs; left out: 16 not in Spanish" in page and "left out: 2 odd lines" in page for page in pages)
+    assert re.search(r"^TL has no row: ", out, re.MULTILINE) and "LL has no row" not in out
+
+
+def test_instructions_in_another_language_are_said(recipe, capsys, tmp_path):
+    rows = [
+        {"id": i, "instruction": f"¿Dónde está el río número {i} de la lista?", "output": "Aquí."} for i in range(9)
+    ]
+    (tmp_path / "spanish.jsonl").write_text("".join(map(dump_line, rows)), encoding="utf-8")
+    config = recipe("a", language_id=LanguageId(), translator=Translator(backend="none"))
+    config = config.model_copy(update={"instructions": str(tmp_path / "spanish.jsonl")})
+    plan.dry_run(config)
+    run.prepare(config)
+    line = "9 of the first 9 instructions are not in English, most of them in Spanish: see source_lang"
+    assert capsys.readouterr().out.count(line) >= 2
+
+
+def test_a_pivot_and_its_round_trip_come_with_a_warning(recipe, capsys):
+    run.prepare(recipe("a", translator=Translator(backend="apertium", via=["fra"])))
+    assert "quality estimate: chrF of a round trip through French: a word left in French" in capsys.readouterr().out
 
 
 def test_without_a_translator_there_is_what_needs_none(recipe):
