@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from sdrrl_factory.memory import translation_kind
 from sdrrl_factory.text import pieces
 from sdrrl_factory.transfer import inputs
+from sdrrl_factory.transfer.generate import limits
 from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.filters import not_in_language
 from sdrrl_factory.transfer.recipe import PrepareConfig
@@ -55,7 +56,9 @@ def dry_run(config: PrepareConfig) -> dict[str, int]:
     if own_answers:
         generator = config.generator
         batches = -(-own // generator.batch_size)
-        print(f"generator {own} answers of at most {generator.max_new_tokens} tokens, in about {batches} batches")
+        first, *further = limits(generator)
+        longer = f" (what is cut off goes on up to {further[-1]})" if further else ""
+        print(f"generator {own} answers of at most {first} tokens{longer}, in about {batches} batches")
     if columns and config.translator.backend != "none":
         print(f"segments  {occurrences} segments in the records, {len(distinct)} distinct (own answers estimated)")
     for target in targets:

@@ -555,9 +555,8 @@ def llamafactory_api(tiny, tmp_path):
 @pytest.mark.slow
 def test_llamafactorys_own_server_says_what_the_model_says_in_process(llamafactory_api, tiny, memory):
     """Greedy answers, through HTTP and one by one there, in one left-padded batch here."""
-    config = Generator(
-        backend="server", base_url=llamafactory_api, model="tiny", max_new_tokens=12, concurrency=3, retries=2
-    )
+    keys = {"max_new_tokens": 12, "longest_answer": 12, "concurrency": 3, "retries": 2}
+    config = Generator(backend="server", base_url=llamafactory_api, model="tiny", **keys)
     instructions, systems = ["Hola.", "¿Qué hora es?", "Cuenta hasta diez.", "Sol", "x"], ["", "Sé breve.", "", "", ""]
     batch = {
         "id": list("abcde"),
