@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from sdrrl_factory.memory import translation_kind
 from sdrrl_factory.text import pieces
 from sdrrl_factory.transfer import inputs
-from sdrrl_factory.transfer.generate import limits
 from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.filters import not_in_language
+from sdrrl_factory.transfer.generate import limits
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.sampling import Sample
 from sdrrl_factory.transfer.sets import SIDES, has_natural, has_own_answers, sides
