@@ -56,9 +56,9 @@ def dry_run(config: PrepareConfig) -> dict[str, int]:
     if own_answers:
         generator = config.generator
         batches = -(-own // generator.batch_size)
-        first, *further = limits(generator)
+        shortest, *further = limits(generator)
         longer = f" (what is cut off goes on up to {further[-1]})" if further else ""
-        print(f"generator {own} answers of at most {first} tokens{longer}, in about {batches} batches")
+        print(f"generator {own} answers of at most {shortest} tokens{longer}, in about {batches} batches")
     if columns and config.translator.backend != "none":
         print(f"segments  {occurrences} segments in the records, {len(distinct)} distinct (own answers estimated)")
     for target in targets:
