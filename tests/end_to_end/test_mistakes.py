@@ -10,7 +10,6 @@ needs_apertium = pytest.mark.skipif(
     shutil.which("apertium") is None, reason="needs Apertium: apt-get install apertium apertium-eng-spa"
 )
 RECIPE = ROOT / "yaml_recipes/prepare/demo_spa.yaml"
-GOOD = '{"instruction": "Say yes.", "input": "", "output": "Yes."}\n'
 
 PREPARE = [
     (["max_sampels=3"], ["max_sampels", "max_samples"]),
@@ -28,7 +27,8 @@ PREPARE = [
 @needs_apertium
 @pytest.mark.parametrize("overrides, said", PREPARE, ids=lambda value: value[0] if isinstance(value, list) else None)
 def test_prepare(overrides, said, tmp_path):
-    (tmp_path / "broken.jsonl").write_text(GOOD + '{"instruction": "Say no."\n')
+    # One bad row among good ones is left out and counted; a file with nothing usable stops.
+    (tmp_path / "broken.jsonl").write_text('\n{"instruction": "Say no."\n')
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "columns.jsonl").write_text('{"instruction": "a", "remark": "b"}\n')
     (tmp_path / "data.docx").write_text("a")

@@ -92,7 +92,7 @@ def test_killed_at(moment, tiny, undisturbed, tmp_path):
     process.wait()
     done = shards(tmp_path)
     assert not (tmp_path / "data/dataset_info.json").exists()
-    forbid_translating_again(tmp_path / "work/translations.sqlite")
+    forbid_answering_again(tmp_path / "memory.sqlite")
     command(*prepare_command(tiny, tmp_path))
     assert files(tmp_path) == files(undisturbed)
     again = shards(tmp_path)
@@ -155,12 +155,12 @@ def test_two_languages_at_once_lose_no_entry(tiny, tmp_path):
     assert len(list(tmp_path.glob("work/demo/generate/*.jsonl"))) == 1
 
 
-def forbid_translating_again(memory: Path) -> None:
-    """From here on, a translation that is there already may not be stored a second time."""
+def forbid_answering_again(memory: Path) -> None:
+    """From here on, an answer or a translation that is there already may not be stored a second time."""
     with sqlite3.connect(memory) as db:
         db.execute(
             "CREATE TRIGGER once BEFORE INSERT ON memory WHEN EXISTS (SELECT 1 FROM memory m WHERE"
-            " m.segment = NEW.segment AND m.source = NEW.source) BEGIN SELECT RAISE(ABORT, 'translated again'); END"
+            " m.kind = NEW.kind AND m.key = NEW.key) BEGIN SELECT RAISE(ABORT, 'answered again'); END"
         )
 
 
