@@ -57,3 +57,14 @@ def test_the_drawing_shows_every_file_and_no_other():
     drawn = set(re.findall(r"(\w+\.py)\b", HOUSE))
     assert {path.name for path in modules} - drawn == set()
     assert drawn - {path.name for path in modules} == {"belebele.py"}
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]), ids=lambda page: page.name
+)
+def test_a_page_names_files_that_are_there(page):
+    named = re.findall(
+        r"`((?:tests|sdrrl_factory|eval|benchmarks|yaml_recipes|docs)/[\w/]+\.\w+)`", page.read_text(encoding="utf-8")
+    )
+    # "eval/demo_spa.yaml" is a recipe by its name.
+    assert [path for path in named if not (ROOT / path).exists() and not (ROOT / "yaml_recipes" / path).exists()] == []
