@@ -30,10 +30,14 @@ class Task(Group):
     langs: list[str] = Field(min_length=1)
     """ISO 639-3 codes."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """The longest answer; null: as below `tasks`."""
+    """The longest answer; null: as below `tasks`, else by task and script."""
 
     # The scores' names, in the order in which they are given; a task that lets one choose has the key `metrics`.
     scores: ClassVar[tuple[str, ...]]
+    # The longest answer by default, in tokens of a Latin script; a script that takes more tokens has more (limits.py).
+    answer_tokens: ClassVar[int] = 64
+    # Which of an item's `texts` is cut at its end where the prompt is longer than the model's context; "": none may be.
+    article: ClassVar[str] = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -90,18 +94,21 @@ class Item:
         prompt: what the model is asked to answer; None where nothing is generated.
         reference: what the answer is compared to, if anything.
         texts: the item's own words by what they are (question, source, passage), without what the task wraps around
-            them: the overlap check looks for these.
+            them: the overlap check looks for these. In a prompt they stand as they are.
+        group: items that share one (a passage) are resampled together: they are no independent draws; "" of none.
     """
 
     id: str
     prompt: str | None
     reference: str | None
     texts: dict[str, str] = field(default_factory=dict)
+    group: str = ""
 
     def row(self, answer: Generation | None = None, **scores: Any) -> dict[str, Any]:
         """The item's line in predictions/."""
         return {
             "id": self.id,
+            **({"group": self.group} if self.group else {}),
             "prompt": self.prompt,
             "output": answer.text if answer else None,
             "reference": self.reference,

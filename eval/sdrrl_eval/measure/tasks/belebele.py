@@ -62,6 +62,7 @@ class Belebele(Task):
     """accuracy_paper: by the parser of the paper's repository; with mode generate."""
 
     scores = ("accuracy", "accuracy_paper")
+    article = "passage"
 
     def without_likelihoods(self) -> str:
         return "" if self.mode == "generate" else "set mode: generate"

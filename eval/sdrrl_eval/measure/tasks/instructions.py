@@ -22,6 +22,7 @@ class Instructions(Task):
     metrics: list[Literal["chrf", "answer_loss"]] = ["chrf", "answer_loss"]
 
     scores = ("chrf", "answer_loss")
+    answer_tokens = 256
 
     def without_likelihoods(self) -> str:
         return "set metrics: [chrf]" if "answer_loss" in self.metrics else ""

@@ -31,6 +31,7 @@ class Mkqa(Task):
     metrics: list[Literal["f1", "em"]] = ["f1", "em"]
 
     scores = ("f1", "em")
+    answer_tokens = 32
 
     def read(self) -> list[Part]:
         """One part a language."""

@@ -32,6 +32,7 @@ class Translation(Task):
     """A folder, a .ckpt file or a hub id."""
 
     scores = ("bleu", "chrf", "chrf++", "comet")
+    answer_tokens = 256
 
     def bleu_tokenizer(self) -> str | None:
         """sacreBLEU's name of it; None: as suits the language."""

@@ -35,6 +35,8 @@ class XlSum(Task):
     """What cuts words; null: rouge-score for English, else xlsum."""
 
     scores = ("rouge1", "rougeL")
+    answer_tokens = 128
+    article = "text"
 
     def libraries(self) -> dict[str, str]:
         return {"rouge-score": version("rouge-score")}
