@@ -19,15 +19,19 @@ from sdrrl_factory.transfer.stage import Stage
 from sdrrl_factory.transfer.translate import Translate
 
 
-def synthesis(config: PrepareConfig, models: inputs.Models) -> list[Stage]:
+def sampling(config: PrepareConfig) -> Sample:
+    """Equation 4, D_synth = Sample(D) u Sample(G): drawn first, so that G is generated only where it is taken."""
+    # Without SDRRL nothing is distilled: every answer is the ground truth.
+    return Sample(config.sampling.keep_ground_truth if has_own_answers(config.systems) else 1.0, config.seed)
+
+
+def synthesis(config: PrepareConfig, models: inputs.Models, sample: Sample) -> list[Stage]:
     """From D to D_synth (section 3.2.1): nothing here depends on the target language."""
     seed, memory = config.seed, inputs.memory_of(config).path
     own_answers = has_own_answers(config.systems)
-    # Without SDRRL nothing is distilled: every answer is the ground truth.
-    keep_ground_truth = config.sampling.keep_ground_truth if own_answers else 1.0
     return [
-        # Equation 4, D_synth = Sample(D) u Sample(G): drawn first, so that G is generated only where it is taken.
-        Sample(keep_ground_truth, seed),
+        # Equation 4. Run again with a lower threshold, further records stand in for those with flawed generations.
+        sample,
         # G = {(x, M_theta(x))}: the model's own answers, in the language it masters.
         Generate(config.generator if own_answers else None, models.checkpoint, seed, memory),
         # A flawed generation (empty, cut off, looping, in another language) gives way to the ground truth.

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator
 
 from sdrrl_factory.memory import translation_kind
 from sdrrl_factory.text import pieces
-from sdrrl_factory.transfer import inputs
+from sdrrl_factory.transfer import inputs, pipeline
 from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.filters import not_in_language
 from sdrrl_factory.transfer.generate import limits
 from sdrrl_factory.transfer.recipe import PrepareConfig
-from sdrrl_factory.transfer.sampling import Sample
 from sdrrl_factory.transfer.sets import SIDES, has_natural, has_own_answers, sides
 from sdrrl_factory.transfer.sources import Reading
 from sdrrl_factory.transfer.translate import route
@@ -23,7 +22,7 @@ def dry_run(config: PrepareConfig) -> dict[str, int]:
     """
     targets = inputs.check(config)
     own_answers = has_own_answers(config.systems)
-    sample = Sample(config.sampling.keep_ground_truth if own_answers else 1.0, config.seed)
+    sample = pipeline.sampling(config)
     columns = _translated_columns(config)
     reading = Reading(config.instructions, config.max_samples)
     distinct = _Distinct()
@@ -58,7 +57,8 @@ def dry_run(config: PrepareConfig) -> dict[str, int]:
         batches = -(-own // generator.batch_size)
         shortest, *further = limits(generator)
         longer = f" (what is cut off goes on up to {further[-1]})" if further else ""
-        print(f"generator {own} answers of at most {shortest} tokens{longer}, in about {batches} batches")
+        print(f"generator {own} answers of at most {shortest} tokens{longer}, in about {batches} batches;")
+        print("          where they are flawed, further records are asked")
     if columns and config.translator.backend != "none":
         print(f"segments  {occurrences} segments in the records, {len(distinct)} distinct (own answers estimated)")
     for target in targets:

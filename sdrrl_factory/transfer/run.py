@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.filters import not_in_language
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.register import DataSets
+from sdrrl_factory.transfer.sampling import next_threshold
 from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched, sides
 from sdrrl_factory.transfer.sources import Reading
 from sdrrl_factory.transfer.stage import Stage
@@ -56,7 +58,7 @@ def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
         for line in reading.formats:
             print(f"reading   {line}", flush=True)
         inputs.fewer_rows(config, targets, sum(1 for _ in read_rows(shards)))
-        shards = run_stages(pipeline.synthesis(config, models), common, shards)
+        shards = synthesise(config, models, common, shards)
 
     # 3. Each target language's translations and sets.
     names = []
@@ -101,6 +103,20 @@ class _Reading(Reading):
         for record in super().__iter__():
             self.has_system = self.has_system or bool(record["system"])
             yield record
+
+
+def synthesise(config: PrepareConfig, models: inputs.Models, store: Store, shards: list[Path]) -> list[Path]:
+    """D to D_synth, with as many of the model's own answers as equation 4 draws, if so many can be used."""
+    sample = pipeline.sampling(config)
+    while True:
+        settled = run_stages(pipeline.synthesis(config, models, sample), store, shards)
+        threshold = next_threshold(sample, read_rows(settled), pipeline.sampling(config).threshold)
+        if threshold == sample.threshold:
+            return settled
+        if threshold < sample.threshold:
+            print("some own answers are flawed: further records are asked in their place", flush=True)
+        # What was answered is in the memory, and shards in which nothing changed are reused.
+        sample = replace(sample, threshold=threshold)
 
 
 def write_sets(

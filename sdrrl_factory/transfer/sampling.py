@@ -1,12 +1,16 @@
 """D_synth (equation 4): which records have the ground truth as their answer, and which the model's own.
 
 The draw comes before the generation, so the model answers only the questions whose answer it is to give: at the paper's
-probability that halves the cost of G.
+probability that halves the cost of G. Some of these answers are flawed. Their records keep the ground truth, and as
+many others, those with the next draws, give the model's own answer in their place: all records whose own answer can be
+used have it with equal probability still, and equation 4's share is reached as long as there are enough of them.
 """
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil, isqrt
 from typing import ClassVar
 
 from sdrrl_factory.language_id import Identifier
@@ -20,15 +24,19 @@ from sdrrl_factory.transfer.stage import Batch, Progress, Stage, unseen
 class Sample(Stage):
     """+ answer_origin: "D" (the ground truth) or "G" (the model's own), one draw a record.
 
-    keep_ground_truth: the probability of "D"; the paper's is 0.5, and 1.0 its ablation without self-distillation.
+    threshold: a draw below it is "D". First it is the probability of "D": the paper's is 0.5, and 1.0 its ablation
+        without self-distillation. Where answers turn out to be flawed, `next_threshold` gives another one.
     """
 
-    keep_ground_truth: float
+    threshold: float
     seed: int
 
+    def draw(self, record_id: str) -> float:
+        """A record's draw, between 0 and 1: nothing changes it but the seed and the id."""
+        return rng(self.seed, record_id, "sample").random()
+
     def __call__(self, batch: Batch, tool: None = None) -> Batch:
-        draws = [rng(self.seed, record_id, "sample").random() for record_id in batch["id"]]
-        return {**batch, "answer_origin": ["D" if draw < self.keep_ground_truth else "G" for draw in draws]}
+        return {**batch, "answer_origin": ["D" if self.draw(i) < self.threshold else "G" for i in batch["id"]]}
 
 
 @dataclass(frozen=True)
@@ -72,3 +80,30 @@ def flaw(response: str, finish: str, source: str, identifier: Identifier | None)
     if finish == "length":
         return "cut off"
     return "off-target" if identifier and identifier.off_target(response, source) else ""
+
+
+def next_threshold(sample: Sample, settled: Iterable[dict], keep_ground_truth: float) -> float:
+    """The threshold that `sample` should have instead, or its own if as many own answers are kept as equation 4 draws.
+
+    In the end it is the draw of the record that gives the last own answer wanted, or lies below all draws if there are
+    too few. That depends on the records' draws and on which answers are flawed: not on how the records are sharded, nor
+    on how many were asked at a time.
+
+    Args:
+        settled: the records behind `Settle`, drawn by `sample`.
+        keep_ground_truth: equation 4's probability.
+    """
+    draws, own = array("d"), array("d")
+    for record in settled:
+        draws.append(sample.draw(record["id"]))
+        if record["answer_origin"] == "G":
+            own.append(draws[-1])
+    wanted = sum(draw >= keep_ground_truth for draw in draws)
+    asked = sum(draw >= sample.threshold for draw in draws)
+    if len(own) > wanted:
+        return sorted(own, reverse=True)[wanted - 1]
+    if len(own) == wanted or asked == len(draws):
+        return sample.threshold
+    # So many more as will do if as many of them are flawed as so far; a standard deviation more saves a further round.
+    more = ceil((wanted - len(own)) * asked / len(own)) if own else asked
+    return sorted(draws, reverse=True)[min(asked + more + isqrt(more), len(draws)) - 1]

@@ -112,8 +112,18 @@ class Summary:
         drawn = 1 - self.config.sampling.keep_ground_truth
         if "LL" not in self.sets or not self.records or self.own_share >= _ENOUGH_OWN * drawn:
             return ""
-        shares = f"{self.own_share:.0%} own answers, where equation 4 draws {drawn:.0%}"
-        return f"warning: {shares}: raise generator.max_new_tokens or longest_answer"
+        shares = f"warning: {self.own_share:.0%} own answers, where equation 4 draws {drawn:.0%}: "
+        flawed = ranked(self.reasons["generation"])
+        if not flawed:
+            return f"{shares}so few records are drawn unevenly"
+        asked = self.origins["G"] + sum(count for _, count in flawed)
+        most = flawed[0][0]
+        remedy = "let the model answer better: another model or template"
+        if most == "cut off":
+            remedy = "raise generator.longest_answer"
+        elif most.startswith("error"):
+            remedy = "mend what the server says, and run it again"
+        return f"{shares}of {asked} records asked, {in_words(flawed)}: {remedy}"
 
     def add(self, record: dict, rows: dict[str, list[dict]]) -> None:
         """Count a finished record and the rows it gave (set -> its rows)."""

@@ -12,6 +12,7 @@ from sdrrl_factory.memory import Memory, beside
 from sdrrl_factory.models.lm import Generation
 from sdrrl_factory.rows import read_rows
 from sdrrl_factory.transfer import dictionaries, generate, parallel, plan, run, translate
+from sdrrl_factory.transfer.draw import rng
 from sdrrl_factory.transfer.recipe import (
     CodeSwitch,
     Filters,
@@ -49,16 +50,20 @@ class Answers:
     """Answers with the question turned round; every fifth is cut off."""
 
     asked: list[str] = []
+    finish = "stop"
 
     def __init__(self, config, memory):
-        pass
+        self.memory = memory
 
     def generate(self, users, *settings, progress, **more):
         numbers = [re.search(r"\d+", user)[0] for user in users]
-        Answers.asked += numbers
+        # As the real one: what the memory knows is not asked again.
+        there = self.memory.get("asked", numbers)
+        Answers.asked += [number for number in numbers if number not in there]
+        self.memory.put("asked", {number: True for number in numbers})
         progress(len(users))
         return [
-            Generation(f"{user[::-1]} river.", "length" if int(number) % 5 == 0 else "stop")
+            Generation(f"{user[::-1]} river.", "length" if int(number) % 5 == 0 else Answers.finish)
             for user, number in zip(users, numbers, strict=True)
         ]
 
@@ -126,6 +131,33 @@ def test_six_subsets_come_out(recipe, tmp_path):
     for r in rows["ll"]:
         assert r["answer_origin"] == ("G" if r["output"].endswith(" river.") else "D")
         assert not (r["answer_origin"] == "G" and int(r["id"]) % 5 == 0)
+
+
+def test_the_share_of_own_answers_is_the_one_drawn_and_said(recipe, capsys):
+    config = recipe("a")
+    run.prepare(config)
+    rows = [r.values for r in read_rows(f"{config.dataset_dir}/sdrrl_spa/ll.jsonl")]
+    ids = [str(i) for i in range(1, 41)]
+    drawn = [i for i in ids if rng(config.seed, i, "sample").random() >= 0.5]
+    flawed = [i for i in drawn if int(i) % 5 == 0]
+    own = [r["id"] for r in rows if r["answer_origin"] == "G"]
+    # As many as were drawn: others stand in for the flawed ones.
+    assert flawed and len(own) == len(drawn) and set(own) > set(drawn) - set(flawed)
+    assert len(Answers.asked) == len(set(Answers.asked)) >= len(drawn) + len(flawed)
+    out = capsys.readouterr().out
+    assert f"({len(own) / 40:.0%} own; equation 4 draws 50%)" in out and "warning" not in out
+    assert out.count("further records are asked in their place") >= 1
+
+
+def test_only_flawed_answers_leave_every_record_its_ground_truth(recipe, capsys, monkeypatch):
+    monkeypatch.setattr(Answers, "finish", "length")
+    config = recipe("a")
+    run.prepare(config)
+    rows = [r.values for r in read_rows(f"{config.dataset_dir}/sdrrl_spa/ll.jsonl")]
+    assert {r["answer_origin"] for r in rows} == {"D"} and len(Answers.asked) == 40
+    assert "warning: 0% own answers, where equation 4 draws 50%: of 40 records asked, 40 cut off: " in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("size", [1, 40])

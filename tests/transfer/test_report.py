@@ -231,6 +231,23 @@ def test_few_own_answers_are_warned_of(tmp_path, capsys, own, keep, warned):
     assert f"{own / 20:.0%} are its own, of {1 - keep:.0%} that equation 4 draws" in carded(tmp_path / "c.md", summary)
 
 
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("cut off", "raise generator.longest_answer"),
+        ("looping", "let the model answer better: another model or template"),
+        ("error: 400 too long", "mend what the server says, and run it again"),
+    ],
+)
+def test_the_warning_says_what_most_own_answers_lack(reason, remedy):
+    records = [make_record(i, random.Random(i)) | {"reasons": [], "answer_origin": "D"} for i in range(20)]
+    records[0]["answer_origin"] = "G"
+    for record in records[1:]:
+        record["reasons"] = [f"generation: {reason}"]
+    line = make_summary(records).few_own_answers
+    assert line == f"warning: 5% own answers, where equation 4 draws 50%: of 20 records asked, 19 {reason}: {remedy}"
+
+
 def test_the_lines_of_several_languages_are_one_a_system(capsys):
     names = [f"demo_{code}_{name}" for code in ("spa", "por") for name in ("ll", "mt", "sft", "tsft")]
     print_dataset_lines(dataset_lines(names))

@@ -5,7 +5,7 @@ import pytest
 from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.transfer.draw import rng
 from sdrrl_factory.transfer.recipe import LanguageId
-from sdrrl_factory.transfer.sampling import Sample, Settle
+from sdrrl_factory.transfer.sampling import Sample, Settle, next_threshold
 
 IDS = [f"alpaca-{i:05d}" for i in range(20_000)]
 
@@ -47,6 +47,68 @@ def test_purposes_and_boundaries_do_not_share_draws():
     draws = {rng(*a).random() for a in [(1, "1", "x"), (11, "", "x"), (1, "1x", ""), (1, "1", "y"), (2, "1", "x")]}
     assert len(draws) == 5
     assert rng(1, "a", "b").random() == rng(1, "a", "b").random()
+
+
+def settled(sample: Sample, ids: list[str], usable: set[str]) -> list[dict]:
+    """What `Settle` leaves: an own answer that cannot be used gives way."""
+    drawn = sample({"id": ids})["answer_origin"]
+    return [
+        {"id": i, "answer_origin": "G" if i in usable and origin == "G" else "D"}
+        for i, origin in zip(ids, drawn, strict=True)
+    ]
+
+
+def own_answers(ids: list[str], usable: set[str], keep: float, seed: int = 42) -> tuple[set[str], set[str], int]:
+    """(the records with own answers at the end, all that were asked, how often the threshold was changed)."""
+    sample, asked, rounds = Sample(keep, seed), set(), 0
+    while True:
+        rows = settled(sample, ids, usable)
+        asked |= {i for i in ids if sample.draw(i) >= sample.threshold}
+        threshold = next_threshold(sample, rows, keep)
+        if threshold == sample.threshold:
+            return {row["id"] for row in rows if row["answer_origin"] == "G"}, asked, rounds
+        sample, rounds = Sample(threshold, seed), rounds + 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("rate", [0.0, 0.03, 0.4, 0.75, 0.99, 1.0])
+@pytest.mark.parametrize("keep", [0.0, 0.2, 0.5, 0.9, 1.0])
+def test_other_records_stand_in_for_those_with_flawed_answers(keep, rate, seed):
+    ids = IDS[:1000]
+    usable = {i for i in ids if rng(seed, i, "usable").random() < rate}
+    own, asked, rounds = own_answers(ids, usable, keep, seed)
+    # By hand: go through the records by their draws, the highest first, until as many as were drawn have their own.
+    draws = {i: rng(seed, i, "sample").random() for i in ids}
+    wanted = sum(draw >= keep for draw in draws.values())
+    assert own == set([i for i in sorted(ids, key=draws.get, reverse=True) if i in usable][:wanted])
+    # Where enough can be used, few are asked that need not be; and the model is not started over and over.
+    last = min((draws[i] for i in own), default=1.0)
+    needed = sum(draw >= last for draw in draws.values()) if len(own) == wanted else len(ids)
+    assert needed <= len(asked) <= needed + 100 and rounds <= 5
+
+
+def test_without_flaws_each_record_is_drawn_for_itself():
+    usable = set(IDS)
+    own, asked, rounds = own_answers(IDS, usable, 0.5)
+    assert own == asked == {i for i, origin in origins(IDS).items() if origin == "G"} and rounds == 0
+
+
+def test_neither_order_nor_company_changes_who_stands_in():
+    ids = IDS[:500]
+    usable = {i for i in ids if rng(1, i, "usable").random() < 0.7}
+    straight = own_answers(ids, usable, 0.5)
+    assert own_answers(random.Random(2).sample(ids, len(ids)), usable, 0.5) == straight
+
+
+def test_all_usable_answers_are_taken_with_equal_probability():
+    """Half of all records are wanted, which is 5 of 7 that can be used, whatever their content (the id's parity)."""
+    ids, taken = IDS[:200], {0: 0, 1: 0}
+    usable = {i for i in ids if int(i[-2:]) % 10 < 7}
+    for seed in range(200):
+        for i in own_answers(ids, usable, 0.5, seed)[0]:
+            taken[int(i[-1]) % 2] += 1
+    of = {parity: sum(int(i[-1]) % 2 == parity for i in usable) * 200 for parity in taken}
+    assert all(abs(taken[parity] / of[parity] - 5 / 7) < 0.01 for parity in taken)
 
 
 LOOP = "so it goes on " * 4

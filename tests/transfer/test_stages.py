@@ -44,7 +44,10 @@ def config(tiny, tmp_path):
 
 def stages_of(config: PrepareConfig) -> list[Stage]:
     models, target = inputs.models(config), inputs.target(config, "spa")
-    synthesis, translation = pipeline.synthesis(config, models), pipeline.translation(config, models, target)
+    synthesis, translation = (
+        pipeline.synthesis(config, models, pipeline.sampling(config)),
+        pipeline.translation(config, models, target),
+    )
     return [*synthesis, *translation, pipeline.assembly(config, target)]
 
 
@@ -109,7 +112,7 @@ def test_another_version_of_the_way_back_scores_anew(config, monkeypatch):
 
 def test_a_tool_does_not_travel_with_its_stage(config):
     models = inputs.Models("checkpoint", "", {"spa": ""}, {"spa": ""})
-    for stage in pipeline.synthesis(config, models):
+    for stage in pipeline.synthesis(config, models, pipeline.sampling(config)):
         with stage.open():
             assert pickle.loads(pickle.dumps(stage)) == stage
     assert not Path(config.work_dir).exists()
