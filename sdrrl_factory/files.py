@@ -6,11 +6,13 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+_paths_read: ContextVar[set[str] | None] = ContextVar("_paths_read", default=None)
 
 
 def atomic_write(path: str | Path, data: str | bytes) -> None:
@@ -92,8 +94,22 @@ def looked_in(path: str | Path) -> str:
 
 
 @contextmanager
+def recording() -> Iterator[set[str]]:
+    """The paths of the files that are read inside, by whichever reader: what a result stands on."""
+    paths: set[str] = set()
+    token = _paths_read.set(paths)
+    try:
+        yield paths
+    finally:
+        _paths_read.reset(token)
+
+
+@contextmanager
 def naming_errors(path: str | Path) -> Iterator[None]:
     """What the system says against reading the file becomes a `UserError` that names it."""
+    paths = _paths_read.get()
+    if paths is not None:
+        paths.add(str(path))
     try:
         yield
     except FileNotFoundError:
