@@ -33,7 +33,7 @@ def mistakes(
         line: where a dotted key stands.
         order: all lines as they follow each other.
     """
-    schema = _Schema(model, values)
+    schema = Schema(model, values)
     errors: dict[str, ErrorDetails] = {}
     for error in err.errors(include_url=False):
         key, error = _located(error, values)
@@ -89,10 +89,10 @@ def _located(error: ErrorDetails, values: Any) -> tuple[str, ErrorDetails]:
     return ".".join(parts), error
 
 
-class _Schema:
+class Schema:
     """A model's JSON schema, asked about the dotted keys of a recipe's values."""
 
-    def __init__(self, model: type[BaseModel], values: Any):
+    def __init__(self, model: type[BaseModel], values: Any = None):
         self._schema = model.model_json_schema()
         self._values = values
 
@@ -135,11 +135,15 @@ class _Schema:
         if error["type"] == "too_short":
             return "a list that is not empty"
         if error["type"] in ("greater_than_equal", "less_than_equal"):
-            number = next(branch for branch in branches if _BOUNDS.keys() & branch.keys())
-            return " and ".join(f"{words} {number[bound]}" for bound, words in _BOUNDS.items() if bound in number)
+            return _bounds(branches)
         near = difflib.get_close_matches(str(error["input"]), _choices(branches), n=1)
         phrase = self._phrase(branches)
         return f"{phrase} (did you mean {near[0]}?)" if near else phrase
+
+    def takes(self, key: str) -> str:
+        """What the key takes, with the bounds: "a number, at least 0.0 and at most 1.0"."""
+        branches = self.branches(key)
+        return ", ".join(filter(None, [self._phrase(branches), _bounds(branches)]))
 
     def _phrase(self, branches: list[dict[str, Any]]) -> str:
         """The branches in words; that null is right too goes without saying."""
@@ -151,6 +155,12 @@ class _Schema:
             elif branch.get("type") in _TYPES and not _choices([branch]):
                 phrases.append(_TYPES[branch["type"]])
         return " or ".join(dict.fromkeys(phrases))
+
+
+def _bounds(branches: list[dict[str, Any]]) -> str:
+    """Of the branch that is a number with bounds; "" where none is."""
+    number: dict[str, Any] = next((branch for branch in branches if _BOUNDS.keys() & branch.keys()), {})
+    return " and ".join(f"{words} {number[bound]}" for bound, words in _BOUNDS.items() if bound in number)
 
 
 def _choices(branches: list[dict[str, Any]]) -> list[str]:

@@ -29,11 +29,12 @@ class Group(BaseModel):
         """`generator:` with nothing below it, its keys all commented out, is as good as no `generator:`."""
         if not isinstance(values, dict):
             return values
-        groups = {name for name, key in cls.model_fields.items() if _is_group(key.annotation)}
+        groups = {name for name, key in cls.model_fields.items() if is_group(key.annotation)}
         return {key: value for key, value in values.items() if value is not None or key not in groups}
 
 
-def _is_group(annotation: Any) -> bool:
+def is_group(annotation: Any) -> bool:
+    """Whether a key of this type is a group of keys."""
     return isinstance(annotation, type) and issubclass(annotation, Group)
 
 

@@ -12,7 +12,7 @@ import sdrrl_factory
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "sdrrl_factory").rglob("*.py"), *(ROOT / "eval/sdrrl_eval").rglob("*.py")])
 # What puts the sides together. Every other module of sdrrl_factory outside training/ and transfer/ is shared by all.
-EDGE = ("cli", "doctor", "interface", "learning_rate", "schema")
+EDGE = ("cli", "doctor", "interface", "learning_rate", "recipe_docs", "schema")
 SIDES = ("training", "transfer")
 
 

@@ -22,10 +22,15 @@ class Columns(Group):
     """Which of a source's columns is what; null leaves the recognised one."""
 
     id: str | None = None
+    """The record's id; null: the column `id` if there is one, else the file's name with the row's number."""
     instruction: str | None = None
+    """The question."""
     input: str | None = None
+    """What the question is about, where it stands in a column of its own."""
     output: str | None = None
+    """The answer."""
     system: str | None = None
+    """The system prompt."""
 
 
 class Source(Group):
@@ -36,6 +41,7 @@ class Source(Group):
     format: Literal["auto", "alpaca", "sharegpt", "messages"] = "auto"
     """auto recognises Alpaca, Dolly, Bactrian-X, ShareGPT, OpenAI messages and plain question-answer columns."""
     columns: Columns = Field(default_factory=Columns)
+    """Which column is what, where it is not recognised."""
     turns: Literal["first", "last", "all"] = "first"
     """Which turns of a conversation become records, each without those before it."""
     max_samples: int | None = Field(default=None, ge=1)
@@ -65,11 +71,11 @@ class Generator(Group):
     """An answer that is cut off goes on up to so many tokens, and then gives way to the ground truth; null: eight times
     max_new_tokens."""
     temperature: float = Field(default=0.0, ge=0.0)
-    """0: greedy."""
+    """0: the likeliest token each time (greedy); above 0: sampled, each record by its own draws."""
     batch_size: Annotated[int, Running] = Field(default=32, ge=1)
-    """A batch halves itself when memory runs out."""
+    """Questions at a time; a batch halves itself when memory runs out."""
     base_url: str | None = None
-    """The server's address."""
+    """The server's address, up to and with /v1."""
     api_key_env: Annotated[str, Running] = "OPENAI_API_KEY"
     """The environment variable that holds the server's key."""
     concurrency: Annotated[int, Running] = Field(default=8, ge=1)
@@ -79,7 +85,7 @@ class Generator(Group):
     retries: Annotated[int, Running] = Field(default=6, ge=0)
     """Tries after 429, 5xx, timeouts and broken connections, with growing waits."""
     extra_body: dict[str, JsonValue] = {}
-    """Further keys of every request to the server, as they are."""
+    """Further keys of every request, for what only this server knows: {top_k: 1}."""
 
 
 class Sampling(Group):
@@ -90,7 +96,7 @@ class Sampling(Group):
 
 
 class Translator(Group):
-    """T."""
+    """T: the machine translation (section 3.2.2)."""
 
     backend: Literal["apertium", "nllb", "ctranslate2", "chat", "none"] = "apertium"
     """apertium: Debian's pairs; nllb: NLLB-200 by transformers; ctranslate2: the same, converted by `sdrrl
@@ -100,10 +106,13 @@ class Translator(Group):
     model: str | None = None
     """nllb: null is facebook/nllb-200-3.3B; ctranslate2: the converted folder; chat: a checkpoint or a server's."""
     beam_size: int = Field(default=4, ge=1)
+    """nllb, ctranslate2: translations that are followed at a time."""
     batch_size: Annotated[int, Running] = Field(default=32, ge=1)
+    """Sentences at a time; a batch halves itself when memory runs out."""
     max_new_tokens: int = Field(default=256, ge=1)
+    """The longest translation of one sentence, in tokens."""
     compute_type: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
-    """int8 is ctranslate2's alone."""
+    """The precision; int8 is for ctranslate2 alone."""
     template: str | None = None
     """chat: the LLaMA-Factory template; null: the checkpoint's own chat template."""
     enable_thinking: bool | None = None
@@ -136,6 +145,7 @@ class Quality(Group):
     model: str = "Unbabel/wmt22-cometkiwi-da"
     """COMETKiwi's hub id (gated) or a local checkpoint."""
     batch_size: Annotated[int, Running] = Field(default=16, ge=1)
+    """COMETKiwi: translations at a time; a batch halves itself when memory runs out."""
 
 
 class Filters(Group):
@@ -168,6 +178,7 @@ class LanguageId(Group):
     """Language identification: what is surely in another language is rejected (section 3.2.2)."""
 
     backend: Literal["fasttext", "cld3", "none"] = "fasttext"
+    """cld3 is the paper's; none: every language passes."""
     model: str | None = None
     """A fastText model's path; null: lid.176."""
     min_letters: int = Field(default=20, ge=1)
@@ -178,10 +189,10 @@ class LanguageId(Group):
 
 
 class CodeSwitch(Group):
-    """Equation 5."""
+    """Code-switching (equation 5): words of the questions are replaced by the dictionary's translations."""
 
     probability: float = Field(default=0.15, ge=0.0, le=1.0)
-    """Of each word of a question that the dictionary knows; 0 is the ablation without code-switching."""
+    """The chance of each word of a question that the dictionary knows; 0 is the ablation without code-switching."""
     dictionary: str | dict[str, str] = "freedict"
     """freedict (Debian's packages), induced (from the parallel corpus), none (no question is switched), or the path of
     a MUSE or TSV file, in which {source} and {target} stand for the languages' two-letter codes; or a map from target
@@ -192,7 +203,9 @@ class PairColumns(Group):
     """Which columns of a parallel file are the two sides, by name or by number from 1; null: a sample tells."""
 
     source: int | str | None = None
+    """The column of the source language."""
     target: int | str | None = None
+    """The column of the target language."""
 
 
 class Parallel(Group):
@@ -203,6 +216,7 @@ class Parallel(Group):
     opus-100, or a path with {source} and {target}: .tsv, .csv, .tmx, .jsonl,
     .parquet, or a Moses prefix. Each side is checked against its language, and the pair by the filters' rules."""
     columns: PairColumns = Field(default_factory=PairColumns)
+    """Which columns of a table are the two sides, where their names and the first 200 rows do not tell."""
     size: int = Field(default=1000, ge=0)
     """At most so many sentence pairs; 0 leaves out D_mt and D_comp."""
     monolingual: str | None = None
@@ -229,7 +243,8 @@ class PrepareConfig(Group):
     max_samples: int | None = Field(default=None, ge=1)
     """At most so many records in all."""
     answer_language: Literal["cross", "all", "none"] = "cross"
-    """cross: TL and LT ask for the language of the answer; all: all four sets do; none: the paper's letter."""
+    """cross: TL and LT ask for the language of the answer; all: all four sets do; none: no set does, as in the
+    paper."""
     systems: list[System] = Field(default=["sdrrl"], min_length=1)
     """sdrrl, and the paper's baselines from the same records: sft, tsft, cit, xcot."""
     generator: Generator = Field(default_factory=Generator)
