@@ -1,7 +1,7 @@
 """The keys of a recipe as a table in Markdown: what each takes, its default, what it does.
 
-The words are read off the pydantic model, whose docstrings stand in the editors' schema as well. So the page, the schema
-and the check of a recipe cannot disagree.
+The words are read off the pydantic model, whose docstrings stand in the editors' schema as well. So the page, the
+schema and the check of a recipe cannot disagree.
 """
 
 import json

@@ -38,7 +38,10 @@ _SECTION = re.compile(r"(<!-- keys: (.+?) -->\n).*?(<!-- keys end -->)", re.DOTA
 
 
 def written(text: str) -> str:
-    """`text` with its tables as the models are now. Raises ValueError where a model has no table, or a table no model."""
+    """`text` with its tables as the models are now.
+
+    Raises: ValueError where a model has no table, or a table no model.
+    """
     names = [match[2] for match in _SECTION.finditer(text)]
     if sorted(names) != sorted(MODELS):
         raise ValueError(f"tables for {sorted(names)}, models for {sorted(MODELS)}")
