@@ -16,7 +16,7 @@ ALL_PACKAGES := apertium-es-pt dict-freedict-eng-ces dict-freedict-eng-jpn dict-
 # gcld3 is compiled.
 ALL_PACKAGES += protobuf-compiler libprotobuf-dev
 UI_PACKAGES := chromium fonts-dejavu-core
-ALL_EXTRAS := embedded,dev,comet,rouge,ctranslate2,server,cld3,jpn,tha,khm,align,tsne,tensorboard
+ALL_EXTRAS := embedded,dev,comet,rouge,ctranslate2,server,ray,cld3,jpn,tha,khm,align,tsne,tensorboard
 # No step may wait for a model hub.
 export HF_HUB_OFFLINE := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
