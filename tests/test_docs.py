@@ -1,0 +1,56 @@
+"""The pages: their links lead somewhere, and they build as a site."""
+
+import shutil
+
+import pytest
+
+from tests.conftest import ROOT, command
+from tests.links import anchors, broken
+
+
+def test_every_link_leads_somewhere():
+    assert broken(ROOT) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.md").write_text(
+        "# One `two`, three\n\n## Same\n\n## Same\n\n```\n# no heading\n[x](none.md)\n```\n"
+    )
+    (tmp_path / "README.md").write_text(
+        "[right](docs/a.md#one-two-three) [twice](docs/a.md#same-1) `[code](none.md)` [web](https://example.org/x)\n"
+        "[no file](docs/b.md) [no heading](docs/a.md#no-heading) ![no picture](docs/a.png) [own](#nothing)\n"
+        "[absolute](/docs/a.md)\n"
+    )
+    assert broken(tmp_path) == [
+        "README.md: docs/b.md: no such file",
+        "README.md: docs/a.md#no-heading: no such heading",
+        "README.md: docs/a.png: no such file",
+        "README.md: #nothing: no such heading",
+        "README.md: /docs/a.md: no such file",
+    ]
+    assert anchors("## `sdrrl eval`\n") == {"sdrrl-eval"}
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A copy of the pages and their settings, to build or to break."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    return tmp_path
+
+
+def test_the_site_is_built(site):
+    command("mkdocs", "build", cwd=site)
+    page = (site / "build/site/recipes/index.html").read_text(encoding="utf-8")
+    assert "keep_ground_truth" in page and "<table>" in page
+    # Whoever reads it asks no other host for anything.
+    assert "fonts.g" not in page and 'src="http' not in page and 'stylesheet" href="http' not in page
+
+
+@pytest.mark.parametrize("link", ["none.md", "recipes.md#no-such-heading", "images/none.png"])
+def test_a_broken_link_ends_the_build(site, link):
+    with (site / "docs/python.md").open("a", encoding="utf-8") as page:
+        page.write(f"\n[broken]({link})\n")
+    done = command("mkdocs", "build", cwd=site, check=False)
+    assert done.returncode and link.rpartition("/")[2] in done.stderr
