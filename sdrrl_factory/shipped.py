@@ -71,7 +71,8 @@ def copy(name: str, file: str) -> list[Path]:
     contents = {target: text.encode("utf-8")}
     contents |= {part: (_home() / part).read_bytes() for part in parts if not os.path.lexists(part)}
     try:
-        for path, content in contents.items():
+        # The recipe last: as long as it is not there, the same command goes on.
+        for path, content in reversed(contents.items()):
             atomic_write(path, content)
     except OSError as err:
         what = f"cannot be written ({err.strerror})"

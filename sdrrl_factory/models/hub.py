@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.models.proxy import through_proxy
 
 _PART = r"\w(?:[\w.-]*\w)?"
 # Where the shipped recipes, and LLaMA-Factory's examples, write their checkpoints and data.
@@ -60,6 +61,6 @@ def check_access(name: str, file: str, repo_type: str = "model") -> str:
     except RepositoryNotFoundError:
         raise UserError(f"no {name} on the hub, or no access", "mend the name, or `hf auth login`") from None
     except Exception as err:  # no network: httpx, requests and the hub have an error each
-        what = f"{name} cannot be reached ({type(err).__name__})"
+        what = f"{name} cannot be reached{through_proxy(constants.ENDPOINT)} ({type(err).__name__})"
         raise UserError(what, "check the network, or name a local folder") from None
     return "on the hub, downloaded at first use"

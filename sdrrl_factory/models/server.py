@@ -14,8 +14,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sdrrl_factory.errors import UserError
+from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.log import count, detail, say
 from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.models.proxy import around_proxy, check_proxies, through_proxy
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -120,6 +122,8 @@ class Server:
     ):
         _check_address(base_url)
         self.extra_body = _extra_body(extra_body or {}, enable_thinking, chat_template_kwargs or {})
+        with under("base_url"):
+            check_proxies()
         if importlib.util.find_spec("openai") is None:
             fix = "run pip install 'sdrrl-factory[server]'"
             raise UserError("a server needs the package openai", fix, key="base_url")
@@ -193,6 +197,8 @@ class Server:
                     yield i, result
                     continue
                 failures.append(result)
+                count("failures")
+                detail(f"{self.base_url}: {result.finish}")
                 self._in_a_row += 1
                 all_failed = len(failures) == len(requests) and any(failure.down for failure in failures)
                 if self._is_alarming(result) or all_failed:
@@ -244,7 +250,11 @@ class Server:
                 # The type says enough; the text may hold the key.
                 return _Failure(type(err).__name__, again=False)
             wait = min(max(FIRST_WAIT * 2 ** min(attempt, 20), failure.wait), LONGEST_WAIT)
-            if not failure.again or attempt == self._retries or stop.wait(wait):
+            if not failure.again or attempt == self._retries:
+                return failure
+            count("retries")
+            detail(f"{self.base_url}: {failure.finish}; another try in {wait:.0f} s")
+            if stop.wait(wait):
                 return failure
             attempt += 1
 
@@ -284,7 +294,7 @@ class Server:
         with self._lock:
             for key in changes.keys() - self._instead.keys():
                 substitute = f"with {changes[key]}" if changes[key] else "without, by its own default"
-                print(f"{self.model} at {self.base_url} refuses {key}: asked {substitute}", flush=True)
+                say(f"{self.model} at {self.base_url} refuses {key}: asked {substitute}")
             self._instead = self._instead | changes
 
     def _no_reply(self, err: Exception) -> _Failure:
@@ -324,7 +334,8 @@ class Server:
         if failure.again and self._retries:
             why += f", {self._retries + 1} tries"
         fix = failure.fix or "see what the server logs and try again; what is done is kept"
-        return UserError(f"no answer from {self.base_url} ({why})", fix, key="base_url")
+        what = f"no answer from {self.base_url}{through_proxy(self.base_url)} ({why})"
+        return UserError(what, f"{fix}{around_proxy(self.base_url)}", key="base_url")
 
 
 def _check_address(base_url: str) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import fingerprint
+from sdrrl_factory.log import detail
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.checkpoint import check_checkpoint
 from sdrrl_factory.models.lm import LM, Generation, check_format
@@ -63,14 +64,16 @@ class Generate(Stage):
             assert self.generator and tool, "no record is drawn for a model's answer where there is no model"
             tool.progress(len(batch["id"]) - len(drawn))
             after: int | None = None
-            going_on, progress = drawn, tool.progress
-            for limit in limits(self.generator):
-                answers |= self._ask(batch, tool.model, going_on, limit, after, progress)
+            going_on, steps = drawn, limits(self.generator)
+            for limit, longer in zip(steps, [*steps[1:], None], strict=True):
+                answers |= self._ask(batch, tool.model, going_on, limit, after, tool.progress)
                 going_on = [i for i in going_on if answers[i].finish == "length" and not looping(answers[i].text)]
-                if not going_on:
+                if not going_on or not longer:
                     break
-                # They are counted as done already.
-                after, progress = limit, unseen
+                # They are not done after all.
+                tool.progress(-len(going_on))
+                detail(f"generate  {len(going_on)} answers are cut off at {limit} tokens and go on up to {longer}")
+                after = limit
         responses = [answers[i].text if i in answers else None for i in range(len(batch["id"]))]
         finishes = [answers[i].finish if i in answers else None for i in range(len(batch["id"]))]
         return {**batch, "response": responses, "response_finish": finishes}

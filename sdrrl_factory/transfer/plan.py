@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Iterator
 
+from sdrrl_factory.log import say
 from sdrrl_factory.memory import translation_kind
 from sdrrl_factory.text import pieces
 from sdrrl_factory.transfer import inputs, pipeline
@@ -47,23 +48,23 @@ def dry_run(config: PrepareConfig) -> dict[str, int]:
     if warning := not_in_language(first, config.source_lang, config.language_id):
         reading.formats.append(warning)
     for line in inputs.remarks(config):
-        print(line)
+        say(line)
     for line in reading.formats:
-        print(f"reading   {line}")
+        say(f"reading   {line}")
     left_out = ", ".join(f"{count} {reason}" for reason, count in reading.left_out.most_common())
-    print(f"records   {records} (left out: {left_out})" if left_out else f"records   {records}")
+    say(f"records   {records} (left out: {left_out})" if left_out else f"records   {records}")
     if own_answers:
         generator = config.generator
         batches = -(-own // generator.batch_size)
         shortest, *further = limits(generator)
         longer = f" (what is cut off goes on up to {further[-1]})" if further else ""
-        print(f"generator {own} answers of at most {shortest} tokens{longer}, in about {batches} batches;")
-        print("          where they are flawed, further records are asked")
+        say(f"generator {own} answers of at most {shortest} tokens{longer}, in about {batches} batches;")
+        say("          where they are flawed, further records are asked")
     if columns and config.translator.backend != "none":
-        print(f"segments  {occurrences} segments in the records, {len(distinct)} distinct (own answers estimated)")
+        say(f"segments  {occurrences} segments in the records, {len(distinct)} distinct (own answers estimated)")
     for target in targets:
         counts[f"{target.code} calls"] = _target(config, target, distinct, records)
-    print("nothing was loaded or written; without --dry-run the same command does it")
+    say("nothing was loaded or written; without --dry-run the same command does it")
     return counts
 
 
@@ -83,14 +84,14 @@ def _target(config: PrepareConfig, target: inputs.Target, distinct: "_Distinct",
         remembered = _remembered(config, engine.translator.signature(*hops[0]), *hops[0], distinct)
         calls = (len(distinct) - remembered) * len(hops)
         back = " and about as many back (round trip)" if config.quality.backend == "roundtrip" else ""
-        print(f"{code}       translator: {calls} segments to send{back}, {remembered} known to the memory")
+        say(f"{code}       translator: {calls} segments to send{back}, {remembered} known to the memory")
         if config.quality.backend == "cometkiwi":
-            print(f"{code}       quality: about {records * len(sides(config.systems))} pairs to score")
+            say(f"{code}       quality: about {records * len(sides(config.systems))} pairs to score")
     if target.forward:
-        print(f"{code}       dictionary: {len(target.forward)} source words, {len(target.backward)} target words")
+        say(f"{code}       dictionary: {len(target.forward)} source words, {len(target.backward)} target words")
     if has_natural(config.systems):
         natural = f"mt {2 * len(target.pairs)}, comp {len(target.pairs) + len(target.sentences)}"
-        print(f"{code}       rows: LL {records}; TL, LT, TT at most {records}; {natural}")
+        say(f"{code}       rows: LL {records}; TL, LT, TT at most {records}; {natural}")
     return calls
 
 

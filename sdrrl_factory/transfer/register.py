@@ -20,6 +20,7 @@ from sdrrl_factory.files import (
     refuse_foreign,
     sha256_file,
 )
+from sdrrl_factory.log import warn
 from sdrrl_factory.transfer.sets import SETS, sets_of
 
 # What the card of the sets has in its first line of text, which tells it from a README of others.
@@ -102,7 +103,7 @@ class DataSets:
                 write_info(info_path, after)
         if replaced:
             counts = ", ".join(f"{s.lower()} {rows} -> {self.rows[s]} rows" for s, rows in replaced.items())
-            print(f"replaced  {self.folder}: {counts}", flush=True)
+            warn(f"replaced  {self.folder}: {counts}")
         return list(entries)
 
     def _same(self, subset: str) -> bool:

@@ -1,16 +1,18 @@
-"""`sdrrl prepare`: shards of records through the stages of pipeline.py; locks, progress bars, the report, the card."""
+"""`sdrrl prepare`: shards of records through the stages of pipeline.py; locks, the log, the report, the card."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from sdrrl_factory import __version__
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.languages import LANGUAGES
+from sdrrl_factory.log import log_file, say, warn
+from sdrrl_factory.progress import Meter, progress
 from sdrrl_factory.shipped import shown_name
 from sdrrl_factory.transfer import card, inputs, pipeline, report
 from sdrrl_factory.transfer.exchanges import question
@@ -22,10 +24,7 @@ from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switch
 from sdrrl_factory.transfer.sources import Reading
 from sdrrl_factory.transfer.stage import Stage
 from sdrrl_factory.transfer.store import Store, columns, read_rows
-from sdrrl_factory.transfer.summary import Summary, dataset_lines, in_words, print_dataset_lines, ranked
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from sdrrl_factory.transfer.summary import Summary, dataset_lines, in_words, print_dataset_lines, ranked, settings
 
 
 def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
@@ -36,60 +35,47 @@ def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
     Raises: UserError about a key of the recipe, before any work as far as it can be told, or at a file and line.
     """
     # 1. What can be wrong is found before any work.
-    targets = inputs.check(config)
-    models = inputs.models(config)
+    with progress("checks", 0):
+        targets = inputs.check(config)
+        models = inputs.models(config)
     inputs.make_folders(config)
-    for line in inputs.remarks(config):
-        print(line, flush=True)
-    work = Path(config.work_dir)
-    with inputs.memory_of(config) as memory:
-        memory.take_translations(work / "translations.sqlite")
-
-    # 2. D and D_synth, which the target languages share. So do other runs: the first one does the work.
-    common = Store(work / config.name)
+    common = Store(Path(config.work_dir) / config.name)
     common.root.mkdir(parents=True, exist_ok=True)
-    reading = _Reading(config)
-    with FileLock(common.root / ".lock"):
-        with under("instructions"):
-            shards = common.write_shards(reading, config.shard_size)
-        questions = (question(row["instruction"], row["input"]) for row in read_rows(shards))
-        if warning := not_in_language(questions, config.source_lang, config.language_id):
-            reading.formats.append(warning)
-        for line in reading.formats:
-            print(f"reading   {line}", flush=True)
-        inputs.fewer_rows(config, targets, sum(1 for _ in read_rows(shards)))
-        shards = synthesise(config, models, common, shards)
+    title = f"sdrrl {__version__} prepare {shown_name(recipe_path)}\n{settings(config)}"
+    with log_file(common.root / "prepare.log", title):
+        for line in inputs.remarks(config):
+            say(line)
+        with inputs.memory_of(config) as memory:
+            memory.take_translations(Path(config.work_dir) / "translations.sqlite")
 
-    # 3. Each target language's translations and sets.
-    names = []
-    for target in targets:
-        store = Store(work / f"{config.name}_{target.code}")
-        store.root.mkdir(parents=True, exist_ok=True)
-        summary = Summary(config, target.code)
-        summary.left_out, summary.formats = reading.left_out, reading.formats
-        summary.resources = _resources(config, target)
-        try:
-            with FileLock(store.root / ".lock", timeout=0):
-                finished = run_stages(pipeline.translation(config, models, target), store, shards)
-                summary.names = write_sets(config, target, finished, summary, reading.has_system, recipe_path)
-                card.write(Path(config.dataset_dir) / f"{config.name}_{target.code}" / "README.md", summary)
-                report.write(store.root / "report.html", summary)
-        except Timeout:
-            what = "another `sdrrl prepare` is at work here"
-            raise UserError(what, "wait or set work_dir", at=str(store.root)) from None
-        summary.print()
-        for name, text in summary.resources.items():
-            if "left out" in text or name == "quality estimate" or text.startswith("none"):
-                print(f"{name}: {text}")
-        for name in [name for name, count in summary.sets.items() if not count.rows]:
-            reasons = summary.rejections(name)
-            print(f"{name} has no row: {in_words(reasons) if reasons else 'there is nothing to make it of'}")
-        print(f"report: {store.root / 'report.html'}")
-        names += summary.names
-    if len(targets) > 1:
-        print("all languages:")
-        print_dataset_lines(dataset_lines(names))
-    return names
+        # 2. D and D_synth, which the target languages share. So do other runs: the first one does the work.
+        reading = _Reading(config)
+        with _waiting_for(FileLock(common.root / ".lock")):
+            shards = synthesise(config, models, common, read(config, targets, common, reading))
+
+        # 3. Each target language's translations and sets.
+        names = []
+        for target in targets:
+            names += make_sets(config, models, target, shards, reading, recipe_path)
+        if len(targets) > 1:
+            say("all languages:")
+            print_dataset_lines(dataset_lines(names))
+        return names
+
+
+@contextmanager
+def _waiting_for(lock: FileLock) -> Iterator[None]:
+    """The lock, and a word where another run has it."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another `sdrrl prepare`, which is at work in {Path(lock.lock_file).parent}")
+        with progress("waiting", 0):
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Reading(Reading):
@@ -105,6 +91,25 @@ class _Reading(Reading):
             yield record
 
 
+def read(config: PrepareConfig, targets: list[inputs.Target], store: Store, reading: _Reading) -> list[Path]:
+    """D, in shards."""
+    with progress("reading", 0) as meter, under("instructions"):
+        shards = store.write_shards(_counted(reading, meter), config.shard_size)
+    questions = (question(row["instruction"], row["input"]) for row in read_rows(shards))
+    if warning := not_in_language(questions, config.source_lang, config.language_id):
+        reading.formats.append(warning)
+    for line in reading.formats:
+        say(f"reading   {line}")
+    inputs.fewer_rows(config, targets, sum(1 for _ in read_rows(shards)))
+    return shards
+
+
+def _counted(records: Iterable[dict], meter: Meter) -> Iterator[dict]:
+    for record in records:
+        yield record
+        meter.advance(1)
+
+
 def synthesise(config: PrepareConfig, models: inputs.Models, store: Store, shards: list[Path]) -> list[Path]:
     """D to D_synth, with as many of the model's own answers as equation 4 draws, if so many can be used."""
     sample = pipeline.sampling(config)
@@ -114,9 +119,43 @@ def synthesise(config: PrepareConfig, models: inputs.Models, store: Store, shard
         if threshold == sample.threshold:
             return settled
         if threshold < sample.threshold:
-            print("some own answers are flawed: further records are asked in their place", flush=True)
+            say("some own answers are flawed: further records are asked in their place")
         # What was answered is in the memory, and shards in which nothing changed are reused.
         sample = replace(sample, threshold=threshold)
+
+
+def make_sets(
+    config: PrepareConfig,
+    models: inputs.Models,
+    target: inputs.Target,
+    shards: list[Path],
+    reading: _Reading,
+    recipe_path: str,
+) -> list[str]:
+    """Records of D_synth to the registered sets of a target language, with report and card; returns their names."""
+    store = Store(Path(config.work_dir) / f"{config.name}_{target.code}")
+    store.root.mkdir(parents=True, exist_ok=True)
+    summary = Summary(config, target.code)
+    summary.left_out, summary.formats = reading.left_out, reading.formats
+    summary.resources = _resources(config, target)
+    try:
+        with FileLock(store.root / ".lock", timeout=0):
+            finished = run_stages(pipeline.translation(config, models, target), store, shards)
+            summary.names = write_sets(config, target, finished, summary, reading.has_system, recipe_path)
+            card.write(Path(config.dataset_dir) / f"{config.name}_{target.code}" / "README.md", summary)
+            report.write(store.root / "report.html", summary)
+    except Timeout:
+        what = "another `sdrrl prepare` is at work here"
+        raise UserError(what, "wait or set work_dir", at=str(store.root)) from None
+    summary.print()
+    for name, text in summary.resources.items():
+        if "left out" in text or name == "quality estimate" or text.startswith("none"):
+            say(f"{name}: {text}")
+    for name in [name for name, count in summary.sets.items() if not count.rows]:
+        reasons = summary.rejections(name)
+        warn(f"{name} has no row: {in_words(reasons) if reasons else 'there is nothing to make it of'}")
+    say(f"report: {store.root / 'report.html'}")
+    return summary.names
 
 
 def write_sets(
@@ -130,7 +169,8 @@ def write_sets(
     """Finished records to data sets, a shard in memory at a time; returns their names in dataset_info.json."""
     assemble = pipeline.assembly(config, target)
     folder, recipe = Path(config.dataset_dir), shown_name(recipe_path)
-    with DataSets(folder, config.name, target.code, config.systems, has_system, config.overwrite, recipe) as sets:
+    names = config.name, target.code, config.systems
+    with progress("assemble", 0) as meter, DataSets(folder, *names, has_system, config.overwrite, recipe) as sets:
         for shard in shards:
             records = list(read_rows([shard]))
             for record, rows in zip(records, assemble(columns(records))["rows"], strict=True):
@@ -138,6 +178,7 @@ def write_sets(
                     for line in lines:
                         sets.write(name, line)
                 summary.add(record, rows)
+                meter.advance(1)
         if has_natural(config.systems):
             for line in pipeline.natural_text(config, target):
                 sets.write(line["subset"], line)
@@ -178,47 +219,31 @@ def _left_out(reasons: Counter[str]) -> str:
 
 
 def run_stages(stages: list[Stage], store: Store, shards: list[Path]) -> list[Path]:
-    """The shards that come out of the last stage; a bar a stage, or a line where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console()
-    bar = (
-        TextColumn("{task.description:9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
+    """The shards that come out of the last stage."""
     rows = sum(1 for _ in read_rows(shards)) if stages else 0
-    with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
-        for stage in stages:
-            count = _Count(progress, progress.add_task(stage.name, total=rows, rate=""))
+    for stage in stages:
+        with progress(stage.name, rows) as meter:
+            count = _Count(meter)
             shards = store.run(stage, shards, count.shard, count.within_shard)
-            if not console.is_terminal:
-                again = f", {count.reused} of {len(shards)} shards reused" if count.reused else ""
-                print(f"{stage.name:9} {count.rows} records in {count.seconds:.1f} s{again}", flush=True)
+            if count.reused:
+                meter.note = f", {count.reused} of {len(shards)} shards reused"
     return shards
 
 
 class _Count:
-    """What one stage has done, shown by its bar: whole shards, and records inside the shard in work."""
+    """What one stage has done, as its meter is told: whole shards, and records inside the shard in work."""
 
-    def __init__(self, progress: "Progress", task: "TaskID"):
-        self.progress, self.task, self.began = progress, task, time.monotonic()
-        self.rows = self.reused = self.inside = 0
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.began
+    def __init__(self, meter: Meter):
+        self.meter, self.reused, self.inside = meter, 0, 0
 
     def within_shard(self, rows: int) -> None:
         self.inside += rows
-        self._show(self.rows + self.inside)
+        self.meter.advance(rows)
 
     def shard(self, rows: int, reused: bool) -> None:
-        self.rows, self.reused, self.inside = self.rows + rows, self.reused + reused, 0
-        self._show(self.rows)
-
-    def _show(self, done: int) -> None:
-        self.progress.update(self.task, completed=done, rate=f"{done / max(self.seconds, 1e-3):.1f}/s")
+        if reused:
+            self.reused += 1
+            self.meter.know(rows)
+        else:
+            self.meter.advance(rows - self.inside)
+            self.inside = 0

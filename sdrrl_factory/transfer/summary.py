@@ -14,6 +14,7 @@ from typing import Any
 
 from sdrrl_factory.files import sha256
 from sdrrl_factory.languages import LANGUAGES
+from sdrrl_factory.log import say, show, warn
 from sdrrl_factory.transfer import quality
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.sets import BASELINES, SETS, SIDES, sets_of
@@ -248,7 +249,6 @@ class Summary:
 
     def print(self) -> None:
         """The table on the terminal; last the line to paste into a train recipe."""
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -266,23 +266,20 @@ class Summary:
                 in_words(self.rejections(subset)) if self.is_asked_for(subset) else "no translator asked for"
             )
             table.add_row(subset, str(count.rows), rejected, " / ".join(self.means(subset)), reasons)
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=120)
-        console.print(table)
+        show(table)
         if self.characters:
-            print(self.characters)
-        print(f"left out on reading: {in_words(ranked(self.left_out))}")
+            say(self.characters)
+        say(f"left out on reading: {in_words(ranked(self.left_out))}")
         if "LL" in self.sets:
-            print(f"answers: {self.origins['G']} the model's own, {self.origins['D']} ground truth{self._share()}")
-            print(f"own answers given up for the ground truth: {in_words(ranked(self.reasons['generation']))}")
+            say(f"answers: {self.origins['G']} the model's own, {self.origins['D']} ground truth{self._share()}")
+            say(f"own answers given up for the ground truth: {in_words(ranked(self.reasons['generation']))}")
             if self.few_own_answers:
-                print(self.few_own_answers)
+                warn(self.few_own_answers)
         if self.switched:
             words, known, switched = map(sum, zip(*self.switched.values(), strict=True))
             rates = f"{known / max(words, 1):.0%} known, {switched / max(known, 1):.1%} of the known switched"
-            print(f"code-switching: {words} words, {rates}")
-        print(f"registered in {config.dataset_dir}/dataset_info.json; in a train recipe:")
+            say(f"code-switching: {words} words, {rates}")
+        say(f"registered in {config.dataset_dir}/dataset_info.json; in a train recipe:")
         print_dataset_lines(self.dataset_lines())
 
     def _share(self) -> str:
@@ -302,7 +299,7 @@ def dataset_lines(names: Sequence[str]) -> list[tuple[str, str]]:
 def print_dataset_lines(lines: Sequence[tuple[str, str]]) -> None:
     """The lines to paste into a train recipe, one a system: a training is of one of them."""
     for system, line in lines:
-        print(line if system == "sdrrl" else f"baseline {system} -- {line}")
+        say(line if system == "sdrrl" else f"baseline {system} -- {line}")
 
 
 def ranked(counts: Counter) -> list[tuple[str, int]]:
