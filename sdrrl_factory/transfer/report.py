@@ -21,6 +21,7 @@ _KEPT, _LOST, _LOST_BEHIND, _SOFT, _DARK = "#2563eb", "#ef4444", "#fca5a5", "#94
 _SHORT = {"question": "question", "answer": "answer", "output": "ground truth"}
 _NAMES = {"question": "Questions", "answer": "Answers", "output": "Ground truth (for the baselines)"}
 _MAX_CHARS, _MAX_HEADING = 1500, 110
+_SHOWN = 10  # examples before the button that shows the rest
 _LENGTH_TICKS = (1, 4, 16, 64, 256, 1024)
 # A word with what closes it; single characters of the scripts that have no spaces.
 _NO_SPACES = "[\u0e00-\u0e7f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
@@ -77,6 +78,7 @@ def page(summary: Summary) -> str:
     """The whole page."""
     config = summary.config
     source, target = LANGUAGES[config.source_lang].name, LANGUAGES[summary.target].name
+    examples = [_example(summary, record, rows) for record, rows in summary.examples.items]
     return pages.html(
         "prepare.html",
         title=f"{config.name}: {source} → {target}",
@@ -86,13 +88,16 @@ def page(summary: Summary) -> str:
         # SDRRL's line first: it is the one most come for.
         dataset_lines=sorted(summary.dataset_lines(), key=lambda line: line[0] != "sdrrl"),
         funnel=[_reading(summary), _translations(summary), [Column("Rows of each set", _sets(summary))]],
+        colours=[(_KEPT, "kept"), (_LOST_BEHIND, "lost in this step"), (_LOST, "of these, by reason")],
         estimates=_estimates(summary),
         estimator=config.quality.backend,
         lengths=_lengths(summary),
         characters=summary.characters,
+        switch_rates=_switch_rates(summary),
         switched=_switched(summary),
         switch_probability=f"{config.code_switch.probability:g}",
-        examples=[_example(summary, record, rows) for record, rows in summary.examples.items],
+        examples=examples[:_SHOWN],
+        more_examples=examples[_SHOWN:],
         natural=_natural(summary),
         rejected=_rejected(summary),
         settings=settings(config),
@@ -135,16 +140,17 @@ def _reading(summary: Summary) -> list[Column]:
 
 
 def _translations(summary: Summary) -> list[Column]:
-    """What each step of the filter left of the translations of each side."""
+    """A funnel a side: what each step of the filter left of its translations."""
     columns = []
     for side in SIDES:
         if side not in summary.translated:
             continue
-        bars, before = [], summary.records
+        before = summary.records
+        bars = _funnel_step("records", before, before)
         for stage, left, reasons in summary.funnel(side):
             if stage == "above tau":
                 stage = f"above τ = {summary.threshold:g}"
-            bars += _step(stage, left, summary.records, before - left, reasons)
+            bars += _funnel_step(stage, left, summary.records, before - left, reasons)
             before = left
         columns.append(Column(f"{_NAMES[side]}, translated", bars))
     return columns
@@ -175,8 +181,21 @@ def _step(
     """What is left after a step, what it lost behind it, and below a thin bar for each reason."""
     scale = max(total, 1)
     bar = Bar(label, f"{kept:,}", _percent(kept, total), [(kept / scale, colour), (lost / scale, _LOST_BEHIND)])
+    return [bar, *_reason_bars(reasons)]
+
+
+def _funnel_step(
+    label: str, kept: int, total: int, lost: int = 0, reasons: Sequence[tuple[str, int]] = ()
+) -> list[Bar]:
+    """As `_step`, around the middle: what is lost stands half on the left and half on the right."""
+    half = (lost / max(total, 1) / 2, _LOST_BEHIND)
+    fills = [half, (kept / max(total, 1), _KEPT), half]
+    return [Bar(label, f"{kept:,}", _percent(kept, total), fills, "step"), *_reason_bars(reasons)]
+
+
+def _reason_bars(reasons: Sequence[tuple[str, int]]) -> list[Bar]:
     most = max((count for _, count in reasons), default=1)
-    return [bar, *(Bar(why, f"−{count:,}", "", [(count / most, _LOST)], "reason") for why, count in reasons)]
+    return [Bar(why, f"−{count:,}", "", [(count / most, _LOST)], "reason") for why, count in reasons]
 
 
 def _estimates(summary: Summary) -> list[tuple[str, Histogram]]:
@@ -214,6 +233,19 @@ def _lengths(summary: Summary) -> list[tuple[str, Histogram, list[tuple[str, str
         asked, answered = summary.means(subset)
         charts.append((subset, chart, [(_SOFT, f"questions {asked}"), (colour, f"answers {answered}")]))
     return charts
+
+
+def _switch_rates(summary: Summary) -> list[Column]:
+    """How many words of each set's questions the dictionary knows, and how many of these were switched."""
+    known_bars, switched_bars = [], []
+    for subset, (words, known, switched) in summary.switched.items():
+        colour = SETS[subset].colour or _DARK
+        fill = [(known / max(words, 1), colour)]
+        known_bars.append(Bar(subset, _percent(known, words), f"of {words:,} words", fill))
+        fill = [(switched / max(known, 1), colour)]
+        switched_bars.append(Bar(subset, _percent(switched, known), f"of {known:,} known", fill))
+    columns = [Column("Words the dictionary knows", known_bars), Column("Known words switched", switched_bars)]
+    return columns if known_bars else []
 
 
 def _switched(summary: Summary) -> list[list[str]]:
