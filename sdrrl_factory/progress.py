@@ -4,8 +4,12 @@ with progress("generate", 197) as meter:
     meter.advance(32)
 
 generate  120 of 197 records, 3.2/s, 0:24 left, 2 retries, 1 failures
+
+Who watches from another process, as the page does, names a file in the environment: there the same stands every second.
 """
 
+import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +22,7 @@ from rich.text import Text
 from sdrrl_factory import log
 
 SECONDS = 30.0  # between two lines
+VARIABLE = "SDRRL_PROGRESS"  # names the file
 _ALWAYS = ("retries", "failures")  # told in a line even where there are none
 
 
@@ -36,6 +41,7 @@ class Meter:
     ):
         self.what, self.total, self.unit, self.known = what, total, unit, known
         self.done, self.note = known, ""  # note: stands behind the last line
+        self.aside = ""  # stands behind what is done: who does it, what else has to be done before
         self._clock, self._began, self._before = clock, clock(), log.counted()
 
     @property
@@ -61,6 +67,8 @@ class Meter:
             parts = [f"{self.done:,}{of} {self.unit}".rstrip(), f"{rate:.1f}/s"]
         if rate > 0 and self.total:
             parts.append(f"{_clock_time((self.total - self.done) / rate)} left")
+        if self.aside:
+            parts.append(self.aside)
         counted = log.counted() - self._before
         for name in dict.fromkeys([*always, *counted]):
             parts.append(f"{counted[name]:,} {name}")
@@ -80,6 +88,8 @@ def progress(what: str, total: int, unit: str = "records", known: int = 0) -> It
     # A thread, as nothing may come back for minutes: a model is loading, a batch is large, a server is silent.
     ticker = threading.Thread(target=_tell, args=(meter, ended, tell), daemon=True)
     ticker.start()
+    watcher = _Watcher(meter, os.environ.get(VARIABLE, ""))
+    watcher.start()
     try:
         with Progress(TextColumn("{task.description:9}"), BarColumn(), _State(meter), disable=not has_bar) as bar:
             # The bar draws itself anew ten times a second; its last column looks at the meter.
@@ -89,11 +99,45 @@ def progress(what: str, total: int, unit: str = "records", known: int = 0) -> It
             tell(f"{what:9} {meter.done:,} {unit} in {meter.seconds:.1f} s{meter.note}")
     finally:
         ended.set()
+        watcher.end()
 
 
 def _tell(meter: Meter, ended: threading.Event, say: Callable[[str], None]) -> None:
     while not ended.wait(SECONDS):
         say(meter.line())
+
+
+class _Watcher:
+    """Writes the meter to a file, every second and at the end; nothing without a file."""
+
+    def __init__(self, meter: Meter, file: str):
+        self._meter, self._file, self._ended = meter, file, threading.Event()
+        self._thread = threading.Thread(target=self._write_on, daemon=True)
+
+    def start(self) -> None:
+        if self._file:
+            self._thread.start()
+
+    def end(self) -> None:
+        if self._file:
+            self._ended.set()
+            self._thread.join()
+            self._write()
+
+    def _write_on(self) -> None:
+        while True:
+            self._write()
+            if self._ended.wait(1.0):
+                return
+
+    def _write(self) -> None:
+        meter = self._meter
+        facts = {"what": meter.what, "done": meter.done, "total": meter.total, "state": meter.state()}
+        # A reader sees the old file or the new one. Not on the disk at once: it is of use for a second only.
+        part = f"{self._file}.{os.getpid()}.part"
+        with open(part, "w", encoding="utf-8") as f:
+            json.dump(facts, f)
+        os.replace(part, self._file)
 
 
 class _State(ProgressColumn):
