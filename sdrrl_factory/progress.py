@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -135,9 +135,10 @@ class _Watcher:
         facts = {"what": meter.what, "done": meter.done, "total": meter.total, "state": meter.state()}
         # A reader sees the old file or the new one. Not on the disk at once: it is of use for a second only.
         part = f"{self._file}.{os.getpid()}.part"
-        with open(part, "w", encoding="utf-8") as f:
-            json.dump(facts, f)
-        os.replace(part, self._file)
+        with suppress(OSError):  # nobody's work fails because nobody can watch it
+            with open(part, "w", encoding="utf-8") as f:
+                json.dump(facts, f)
+            os.replace(part, self._file)
 
 
 class _State(ProgressColumn):
