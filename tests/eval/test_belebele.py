@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sdrrl_eval.measure.metrics import letters
 from sdrrl_eval.measure.task import Part, Scored, Task
-from sdrrl_eval.measure.tasks import belebele
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.choices import NextToken, encode, groups
@@ -216,7 +216,7 @@ def test_braces_in_an_example_stay(tmp_path):
      ("Because", "B"), ("b", "b"), ("Respuesta: A", "R")],
 )  # fmt: skip
 def test_a_written_answer_is_parsed_as_in_the_papers_repository(answer, letter):
-    assert belebele.paper_letter(answer) == letter
+    assert letters.paper_letter(answer) == letter
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_written_answer_is_parsed_as_in_the_papers_repository(answer, letter):
     ],
 )  # fmt: skip
 def test_the_ways_models_write_a_letter(answer, letter):
-    assert belebele.written_letter(answer) == letter
+    assert letters.written_letter(answer) == letter
 
 
 def test_the_papers_parser_beside(tmp_path):
@@ -280,13 +280,15 @@ ROW = {
         (spoiled(ROW, flores_passage=" "), {}, r"spa_Latn.jsonl:1: flores_passage is missing or empty"),
         (spoiled(ROW, correct_answer_num="5"), {}, r"spa_Latn.jsonl:1: correct_answer_num is 5, not 1 to 4"),
         (spoiled(ROW) + "\n" + spoiled(ROW), {}, r"spa_Latn.jsonl:2: link and question_number 'a 1' stands twice"),
-        ("", {}, r"spa_Latn.jsonl: 0 questions"),
+        ("", {}, r"spa_Latn.jsonl: 0 rows"),
         ("{", {}, r"spa_Latn.jsonl:1: not JSON"),
         ("ñ".encode("latin-1"), {}, r"spa_Latn.jsonl:1: not UTF-8"),
         (None, {}, r"spa_Latn.jsonl: no such file"),
         (spoiled(ROW), {"shots": 5}, r"tasks.0.shots: .* has too few questions for 5 examples"),
         (spoiled(ROW), {"mode": "guess"}, r"tasks.0.mode is 'guess'; it must be likelihood \| generate$"),
-        (spoiled(ROW), {"mode": "generate", "shots": 1}, r"tasks.0.shots: examples are for mode likelihood"),
+        (spoiled(ROW), {"mode": "generate", "shots": 1}, r"tasks.0.shots: .* has too few questions for 1 examples"),
+        (spoiled(ROW), {"system_prompt": "Be brief."}, r"tasks.0.system_prompt: likelihoods are of plain text"),
+        (spoiled(ROW, dialect="eng_Latn"), {}, r"0 rows with dialect spa_Latn; it has dialect eng_Latn: name the file"),
         (spoiled(ROW), {"prompt": "P: {text} {D}"}, r"tasks.0.prompt: .*a hole that is none of \{passage\}"),
         (spoiled(ROW), {"prompt": "P: {passage}"}, r"tasks.0.prompt: .*lacks \{D\}"),
         (spoiled(ROW), {"metrics": ["acc"]}, r"tasks.0.metrics.0 is 'acc'; it must be accuracy"),

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 from sdrrl_eval.measure.task import Item, Part, Task
-from sdrrl_eval.measure.tasks import off_target
+from sdrrl_eval.measure.tasks import answer_language
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.models.lm import Generation
@@ -37,14 +37,14 @@ BACKENDS = [
     ],
 )
 def test_flag(backend, text, language, off):
-    found = off_target.flag(text, "spa", Identifier(backend, None, 20, 0.5))
+    found = answer_language.flag(text, "spa", Identifier(backend, None, 20, 0.5))
     assert found["off_target"] == off
     if text != "図書館":  # Han alone may be Chinese
         assert found["language"] == language
 
 
 def test_a_short_answer_gets_the_benefit_of_the_doubt():
-    assert not off_target.flag("Yes, of course.", "spa", Identifier("fasttext", None, 20, 0.5))["off_target"]
+    assert not answer_language.flag("Yes, of course.", "spa", Identifier("fasttext", None, 20, 0.5))["off_target"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from sdrrl_eval.measure import task_docs
-from sdrrl_eval.measure.recipe import task_models
+from sdrrl_eval.measure.recipe import task_models, task_name
 from tests.conftest import ROOT, write_rows
 
 SHOUT = '''\
@@ -82,8 +82,9 @@ def test_a_benchmark_is_one_file(checkpoint, tmp_path):
 
 
 def test_a_file_has_one_task_of_its_name():
-    names = [model.__module__.rpartition(".")[2] for model in task_models()]
-    files = [path.stem for path in sorted((ROOT / "eval/sdrrl_eval/measure/tasks").glob("*.py"))]
+    names = [task_name(model) for model in task_models()]
+    folder = ROOT / "eval/sdrrl_eval/measure/tasks"
+    files = sorted(path.stem for suffix in ("py", "yaml") for path in folder.glob(f"*.{suffix}"))
     assert names == [name for name in files if name != "__init__"]
     for name, model in zip(names, task_models(), strict=True):
         assert model.model_json_schema()["properties"]["task"]["const"] == name

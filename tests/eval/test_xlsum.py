@@ -38,7 +38,7 @@ def test_a_prompt_of_ones_own(tmp_path):
     [
         (json.dumps({k: v for k, v in ROW.items() if k != "summary"}), {}, r"spanish_test.jsonl:1: summary is missing"),
         (json.dumps(ROW) + "\n" + json.dumps(ROW), {}, r"spanish_test.jsonl:2: id '1' stands twice"),
-        ("", {}, "spanish_test.jsonl: 0 texts"),
+        ("", {}, "spanish_test.jsonl: 0 rows"),
         (None, {}, "spanish_test.jsonl: no such file"),
         (json.dumps(ROW), {"langs": ["ces"]}, "^langs: the data behind {xlsum} have no Czech; remove ces"),
         (json.dumps(ROW), {"prompt": "Summarize."}, r"^prompt: 'Summarize.' lacks \{text\}"),

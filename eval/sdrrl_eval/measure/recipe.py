@@ -1,21 +1,26 @@
 """The keys of an evaluation recipe."""
 
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
 
-from pydantic import Field, JsonValue
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
+from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
 from sdrrl_eval.measure import tasks
 from sdrrl_eval.measure.task import Task
+from sdrrl_eval.measure.task_files import SUFFIXES, task_of_file
 from sdrrl_eval.resampling import SEED
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models.lm import check_format
 from sdrrl_factory.recipe import Group
 
 
+@cache
 def task_models() -> list[type[Task]]:
-    """The `Task` of every file in tasks/: a new file there is a new value of the key `task`."""
+    """The `Task` of every file in tasks/, module or YAML: a new file there is a new value of the key `task`."""
     models = []
     for file in iter_modules(tasks.__path__):
         module = import_module(f"{tasks.__name__}.{file.name}")
@@ -23,14 +28,49 @@ def task_models() -> list[type[Task]]:
             # Not what the file has imported.
             if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__:
                 models.append(value)
-    return models
+    models += [task_of_file(str(path), path.stem) for path in task_yamls()]
+    return sorted(models, key=task_name)
+
+
+def task_yamls() -> list[Path]:
+    """The files of the tasks that are written in YAML."""
+    return [path for folder in tasks.__path__ for path in sorted(Path(folder).glob("*.yaml"))]
+
+
+def task_name(model: type[Task]) -> str:
+    """The value of the key `task`."""
+    (name,) = get_args(model.model_fields["task"].annotation)
+    return str(name)
+
+
+class _OwnTasks:
+    """An entry whose `task` is the path of a YAML is read by the class that the file makes."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_wrap_validator_function(_validated, handler(source))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        description = "The path of a YAML that describes a task."
+        own = {"task": {"pattern": r"\.ya?ml$", "description": description}}
+        return {"anyOf": [handler(schema), {"type": "object", "properties": own, "required": ["task"]}]}
+
+
+def _validated(entry: Any, otherwise: Any) -> Any:
+    path = entry.get("task") if isinstance(entry, dict) else None
+    if isinstance(path, str) and path.endswith(SUFFIXES):
+        return task_of_file(path, path).model_validate(entry)
+    return otherwise(entry)
 
 
 if TYPE_CHECKING:
     AnyTask = Task
 else:
     # `task` tells which; another task's key is then an unknown key.
-    AnyTask = Annotated[Union[tuple(task_models())], Field(discriminator="task")]  # noqa: UP007
+    AnyTask = Annotated[
+        Annotated[Union[tuple(task_models())], Field(discriminator="task")], _OwnTasks  # noqa: UP007
+    ]
 
 
 class ServerConfig(Group):
@@ -67,6 +107,8 @@ class EvalConfig(Group):
     """Whether a reasoning model thinks first; null: as its template has it. Thoughts are never part of an answer."""
     chat_template_kwargs: dict[str, JsonValue] = {}
     """What the checkpoint's own chat template is given besides, here or on the server."""
+    system_prompt: str = ""
+    """Before every question; a task may set its own."""
     server: ServerConfig | None = None
     max_samples: int | None = Field(default=None, ge=1)
     """The first so many items of every file."""

@@ -1,8 +1,9 @@
 """What a task is: its keys in the recipe, the items it reads, and how the model's answers become scores.
 
-A benchmark is one file in tasks/ with one class derived from `Task`, whose `task` is the file's name. The class's
-fields are the task's own keys, in recipes, in the schema and in the docs; its docstring says what is measured, the
-file's is the paragraph in docs/evaluation.md. The runner knows no task by name.
+A benchmark is one file in tasks/: a YAML (task_files.py), or a module with one class derived from `Task` or
+`PromptedTask`, whose `task` is the file's name. The class's fields are the task's own keys, in recipes, in the schema
+and in the docs; its docstring says what is measured, the file's is the paragraph in docs/evaluation.md. The runner
+knows no task by name.
 """
 
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ class Task(Group):
     path: str
     langs: list[str] = Field(min_length=1)
     """ISO 639-3 codes."""
+    name: str | None = Field(default=None, pattern=r"^[\w+-]+$")
+    """What it is called in results.json and predictions/, to tell two entries of one task apart; null: as the task."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """The longest answer; null: as below `tasks`, else by task and script."""
 
@@ -45,6 +48,11 @@ class Task(Group):
         return (
             {key: value for key, value in values.items() if value is not None} if isinstance(values, dict) else values
         )
+
+    @property
+    def label(self) -> str:
+        """What the task is called in results.json and predictions/."""
+        return self.name or self.task
 
     def languages(self) -> list[Language]:
         """Of `langs`, in their order."""
@@ -86,6 +94,56 @@ class Task(Group):
         raise NotImplementedError
 
 
+class PromptedTask(Task):
+    """A task that asks the model something: the keys that shape the question, whatever the benchmark."""
+
+    system_prompt: str | None = None
+    """Before every question; null: as below `tasks`, "": none."""
+    stop: list[str] | None = None
+    """Strings that end an answer, and are no part of it; null: none, but for `template: empty` as the prompt has it."""
+    shots: int = Field(default=0, ge=0)
+    """Solved examples before every question, the same in every language and for every system."""
+    examples: str | None = None
+    """Where the shots are drawn from: of the shape of `path`, and not the test."""
+    shots_seed: int = Field(default=0, ge=0)
+    """Draws them, by the hash of the seed and the id."""
+
+    # Whether the shots come from the test itself where no examples are named; what they show is then not asked.
+    examples_in_test: ClassVar[bool] = False
+
+    def read(self) -> list["Part"]:
+        """What `zero_shot` gives, behind the examples that the recipe asks for."""
+        from sdrrl_eval.measure.shots import with_shots
+
+        return with_shots(self, self.zero_shot()) if self.shots else self.zero_shot()
+
+    def zero_shot(self) -> list["Part"]:
+        """As `Task.read`, without any examples."""
+        raise NotImplementedError
+
+    def default_examples(self) -> str | None:
+        """Where the shots are drawn from if no examples are named and the benchmark has a place for them."""
+        return None
+
+    def question(self, part: "Part", item: "Item") -> str:
+        """What an item asks, before any examples."""
+        return item.prompt or ""
+
+    def solution(self, item: "Item") -> str:
+        """The answer that an example shows; "" of an item that cannot be one."""
+        return item.reference or ""
+
+    def stops(self, prompt: str) -> tuple[str, ...]:
+        """What ends an answer of a model that goes on with the text of the prompt, without a chat format.
+
+        Such a model goes on with a question of its own. Where the prompt ends within a line ("Answer:"), the answer is
+        the rest of it; examples end in an empty line, and so does the answer behind them.
+        """
+        if prompt.rstrip(" ").endswith(":"):
+            return ("\n",)
+        return ("\n\n",) if self.shots else ()
+
+
 @dataclass(frozen=True)
 class Item:
     """One question, sentence or text of a benchmark.
@@ -124,8 +182,10 @@ class Part:
     Attributes:
         config: the entry under `tasks` it was read for.
         source_lang: None where a single language is at work.
-        prompt: what the items' prompts are made by, with {holes}; "" where nothing is asked.
-        max_new_tokens: the longest answer; set by the runner.
+        prompt: what the items' prompts are made by, examples included, with {holes}; "" where nothing is asked.
+        files: what the items were read from.
+        max_new_tokens, system_prompt, stop: the longest answer, what stands before the prompts, what ends the answers;
+            set by the runner.
     """
 
     config: Task
@@ -133,13 +193,16 @@ class Part:
     target_lang: str
     items: list[Item]
     prompt: str = ""
+    files: tuple[str, ...] = ()
     max_new_tokens: int = 0
+    system_prompt: str = ""
+    stop: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The file stem of its predictions: translation.eng-spa, instructions.spa."""
         pair = f"{self.source_lang}-{self.target_lang}" if self.source_lang else self.target_lang
-        return f"{self.config.task}.{pair}"
+        return f"{self.config.label}.{pair}"
 
     @property
     def references(self) -> list[str]:
@@ -148,14 +211,17 @@ class Part:
 
     def score(self, metric: str, score: Score, **more: Any) -> dict[str, Any]:
         """One entry of results.json. Rounded: the digits past the fourth are the machine's, not the model's."""
+        shots = self.config.shots if isinstance(self.config, PromptedTask) else 0
+        # Scores with examples compare with each other alone.
+        more_signature = f"|shots:{shots}" if shots and "shots:" not in score.signature else ""
         return {
-            "task": self.config.task,
+            "task": self.config.label,
             "metric": metric,
             "source_lang": self.source_lang,
             "target_lang": self.target_lang,
             "value": round(score.value, 4),
             "n": len(self.items),
             "ci95": [round(bound, 4) for bound in score.ci95],
-            "signature": score.signature,
+            "signature": score.signature + more_signature,
             **more,
         }

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sdrrl_eval.measure.metrics import mkqa
 from sdrrl_eval.measure.metrics.score import ratio
 from sdrrl_eval.measure.reading import checked_prompt, field, keep
-from sdrrl_eval.measure.task import Item, Part, Scored, Task
+from sdrrl_eval.measure.task import Item, Part, PromptedTask, Scored
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.languages import LANGUAGES, Language
 from sdrrl_factory.models.lm import Generation
@@ -21,7 +21,7 @@ PROMPT = "Answer the following question in {language} with as few words as possi
 _SEPARATOR = "\n"  # of the accepted answers in an item's reference
 
 
-class Mkqa(Task):
+class Mkqa(PromptedTask):
     """The official token F1 and exact match."""
 
     task: Literal["mkqa"]
@@ -33,7 +33,7 @@ class Mkqa(Task):
     scores = ("f1", "em")
     answer_tokens = 32
 
-    def read(self) -> list[Part]:
+    def zero_shot(self) -> list[Part]:
         """One part a language."""
         prompt = checked_prompt(self.prompt, PROMPT, ("language", "question"))
         parts = []
@@ -41,8 +41,12 @@ class Mkqa(Task):
             if lang.mkqa is None:
                 raise UserError(f"MKQA has no {lang.name}", f"remove {lang.code}", key="langs")
             items = _items(self.path, lang, lang.mkqa, prompt)
-            parts.append(Part(self, None, lang.code, items, prompt.replace("{language}", lang.name)))
+            asked = prompt.replace("{language}", lang.name)
+            parts.append(Part(self, None, lang.code, items, asked, files=(self.path,)))
         return parts
+
+    def solution(self, item: Item) -> str:
+        return (item.reference or "").split(_SEPARATOR)[0]
 
     def score(self, part: Part, answers: list[Generation], likelihoods: list[Any], seed: int) -> Scored:
         """Token F1 and exact match in percent, the best over the accepted answers."""

@@ -6,7 +6,7 @@ Only comparable between checkpoints that share a tokenizer; the signature holds 
 from typing import Any, Literal
 
 from sdrrl_eval.measure.metrics.score import token_loss
-from sdrrl_eval.measure.reading import sentences
+from sdrrl_eval.measure.reading import sentences, sentences_path
 from sdrrl_eval.measure.task import Item, Part, Scored, Task
 from sdrrl_factory.models.lm import Generation
 from sdrrl_factory.models.remembered import RememberedModel
@@ -17,7 +17,7 @@ class TextLoss(Task):
 
     task: Literal["text_loss"]
     path: str
-    """A folder like FLORES's."""
+    """A folder like FLORES's, or a file with `{lang}` or another hole in its name."""
 
     scores = ("text_loss",)
 
@@ -30,7 +30,7 @@ class TextLoss(Task):
         for lang in self.languages():
             lines = sentences(self.path, lang)
             items = [Item(str(number), None, line, {"sentence": line}) for number, line in enumerate(lines, 1)]
-            parts.append(Part(self, None, lang.code, items))
+            parts.append(Part(self, None, lang.code, items, files=(str(sentences_path(self.path, lang)),)))
         return parts
 
     def likelihoods(self, part: Part, model: RememberedModel, batch_size: int) -> list[tuple[float, int]]:

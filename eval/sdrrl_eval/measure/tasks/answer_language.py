@@ -1,9 +1,6 @@
-"""The share of answers in the wrong language: the off-target problem of the paper (section 1, appendix E).
+"""Any questions, a row each: the share of answers in another language than the question's.
 
-An answer counts when the identifier is sure: at least 20 letters, and a probability of 0.5 (CLD3: 0.98), or a script
-that no other language of the table is written in. A short or doubtful one gets the benefit of the doubt; an empty one
-is off target. The score's `confusion` says how many answers are in which language. The questions need no reference
-answers.
+As `off_target`, for rows of any fields.
 """
 
 from collections import Counter
@@ -11,8 +8,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from sdrrl_eval.measure.metrics.score import ratio
-from sdrrl_eval.measure.reading import QUESTION, questions
-from sdrrl_eval.measure.task import Part, Scored, Task
+from sdrrl_eval.measure.row_task import RowTask
+from sdrrl_eval.measure.task import Part, Scored
 from sdrrl_factory.errors import under
 from sdrrl_factory.language_id import Identifier
 from sdrrl_factory.models.lm import Generation
@@ -20,12 +17,10 @@ from sdrrl_factory.models.lm import Generation
 _MIN_LETTERS, _MIN_PROBABILITY = 20, 0.5
 
 
-class OffTarget(Task):
+class AnswerLanguage(RowTask):
     """Percent of answers surely not in the question's language, and in which they are."""
 
-    task: Literal["off_target"]
-    path: str
-    """Questions, JSONL or JSON, gzipped too; `{lang}` or `{bactrian}` in the name."""
+    task: Literal["answer_language"]
     identifier: Literal["fasttext", "cld3"] = "fasttext"
     """What tells an answer's language."""
 
@@ -35,12 +30,6 @@ class OffTarget(Task):
         codes = [lang.code for lang in self.languages()]
         with under("identifier"):
             _identifier(self.identifier).require(codes, "take the other identifier, or remove the language")
-
-    def read(self) -> list[Part]:
-        """One part a language; the rows need no output."""
-        langs = self.languages()
-        by_language = questions(self.path, langs, answered=False)
-        return [Part(self, None, lang.code, items, QUESTION) for lang, items in zip(langs, by_language, strict=True)]
 
     def score(self, part: Part, answers: list[Generation], likelihoods: list[Any], seed: int) -> Scored:
         """Percent of answers surely not in the question's language, empty ones counted in."""

@@ -1,0 +1,99 @@
+"""A task written in YAML: what kind of task it is, and that kind's keys, a recipe's defaults.
+
+    kind: multiple_choice                       # generation, translation, multiple_choice, answer_language
+    path: data/copa/{iso1}.jsonl                # the recipe may name another
+    fields: {premise: premise, choices: [choice1, choice2], answer: label}
+    answers: index
+    by: text
+    prompt: "{premise}\\n"
+
+A recipe asks it as `task: my/copa.yaml`; those in tasks/ go by their name.
+"""
+
+import copy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError, create_model
+
+from sdrrl_eval.measure.task import Task
+from sdrrl_factory.errors import UserError
+from sdrrl_factory.mistakes import mistakes
+from sdrrl_factory.recipe import Recipe, read
+
+SUFFIXES = (".yaml", ".yml")
+# Keys of the file that are no keys of a recipe: what the docs say, and what the task's class knows.
+_DOCS = ("kind", "measures", "data", "about")
+_CLASS = ("answer_tokens", "article")
+
+
+def kinds() -> dict[str, type[Task]]:
+    """By their names in `task` too: with all keys in the recipe, a task needs no file."""
+    from sdrrl_eval.measure.tasks.answer_language import AnswerLanguage
+    from sdrrl_eval.measure.tasks.generation import Generation
+    from sdrrl_eval.measure.tasks.multiple_choice import MultipleChoice
+    from sdrrl_eval.measure.tasks.translation import Translation
+
+    models: list[type[Task]] = [MultipleChoice, Generation, Translation, AnswerLanguage]
+    return {str(model.model_fields["task"].annotation.__args__[0]): model for model in models}  # type: ignore[union-attr]
+
+
+@lru_cache
+def task_of_file(path: str, name: str) -> type[Task]:
+    """The task that a YAML file describes; in a recipe it is `task: NAME`.
+
+    Raises:
+        Mistakes: all that is wrong with its keys, one line each.
+        UserError: it cannot be read at all.
+    """
+    file = read(path)
+    kind = _kind(file)
+    keys = {key: value for key, value in file.config.items() if key not in (*_DOCS, *_CLASS) and value is not None}
+    _check(kind, keys, file)
+    # 1. The kind's keys with this file's values as their defaults.
+    defaults: dict[str, Any] = {"task": (Literal[name], ...)}
+    if Path(name).suffix in SUFFIXES:
+        keys.setdefault("name", Path(name).stem)
+    for key, value in keys.items():
+        field = copy.copy(kind.model_fields[key])
+        field.default = value
+        defaults[key] = (field.annotation, field)
+    if "path" not in defaults and file.config.get("data"):
+        field = copy.copy(kind.model_fields["path"])
+        field.description = file.config["data"]
+        defaults["path"] = (field.annotation, field)
+    # 2. A class of its own, so that the schema and the messages know it.
+    title = "".join(part.title() for part in Path(name).stem.replace("-", "_").split("_"))
+    model = create_model(title, __base__=kind, __doc__=file.config.get("measures") or kind.__doc__, **defaults)
+    for key in _CLASS:
+        if key in file.config:
+            setattr(model, key, file.config[key])
+    return model
+
+
+def about(path: str) -> str:
+    """What the docs say of a task that is a YAML."""
+    return str(read(path).config.get("about") or "").strip()
+
+
+def kind_name(path: str) -> str:
+    return str(read(path).config["kind"])
+
+
+def _kind(file: Recipe[dict[str, Any]]) -> type[Task]:
+    known = kinds()
+    name = file.config.get("kind")
+    if name not in known:
+        what = "key kind is missing" if name is None else f"kind is {name!r}"
+        raise UserError(what, f"it must be {' | '.join(known)}", at=file.line("kind"))
+    return known[name]
+
+
+def _check(kind: type[Task], keys: dict[str, Any], file: Recipe[dict[str, Any]]) -> None:
+    # What only the recipe knows is put in.
+    values = {"task": file.config["kind"], "langs": ["eng"], "path": "", **keys}
+    try:
+        kind.model_validate(values)
+    except ValidationError as err:
+        raise mistakes(err, kind, values, file.line, list(file.lines.values())) from None
