@@ -4,11 +4,15 @@ The one file that reaches into it apart from sdrrl_factory/training, which runs 
 llamafactory 0.9.5 and imported where it is used: its import takes seconds.
 """
 
+import ast
 import contextlib
 import copy
 import difflib
+import importlib.util
 import io
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sdrrl_factory.errors import UserError
@@ -28,12 +32,44 @@ _ONLY_TRAINING = (
 )
 
 
+class TemplateFacts(NamedTuple):
+    """What the source of LLaMA-Factory says of a template. needs: the tokens that a model must know to use it."""
+
+    needs: tuple[str, ...]
+
+
+@cache
+def template_facts() -> dict[str, TemplateFacts]:
+    """All templates, by name, read off the calls of `register_template`: to import them takes seconds."""
+    package = importlib.util.find_spec("llamafactory")
+    folders = package.submodule_search_locations if package else None
+    if not folders:
+        raise UserError("LLaMA-Factory is not installed", "run `pip install llamafactory`")
+    tree = ast.parse(Path(folders[0], "data", "template.py").read_text(encoding="utf-8"))
+    facts = {}
+    for node in tree.body:
+        call = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "register_template":
+            keys = {keyword.arg: keyword.value for keyword in call.keywords}
+            facts[ast.literal_eval(keys["name"])] = TemplateFacts(tuple(_needed_tokens(keys)))
+    return facts
+
+
+def _needed_tokens(keys: dict[str | None, ast.expr]) -> list[str]:
+    """Of the tokens that end a turn, the one that ends an answer, and those that stand in a prompt."""
+    stops = ast.literal_eval(keys["stop_words"]) if "stop_words" in keys else []
+    replaces = "replace_eos" in keys and ast.literal_eval(keys["replace_eos"])
+    slots = [value for key, value in keys.items() if key and key.startswith("format_")]
+    texts = [node.value for slot in slots for node in ast.walk(slot) if isinstance(node, ast.Constant)]
+    written = " ".join(text for text in texts if isinstance(text, str))
+    return [stop for i, stop in enumerate(stops) if (replaces and i == 0) or stop in written]
+
+
 def check_template(name: str) -> None:
     """Raises: UserError, without a key, where LLaMA-Factory has no template of that name."""
-    from llamafactory.data.template import TEMPLATES
-
-    if name not in TEMPLATES:
-        near = difflib.get_close_matches(name, TEMPLATES, n=1)
+    names = template_facts()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
         fix = f"did you mean {near[0]}?" if near else "leave it out to take the checkpoint's own"
         raise UserError(f"LLaMA-Factory has no template {name!r}", fix)
 

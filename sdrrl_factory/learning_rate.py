@@ -14,7 +14,7 @@ from typing import Any
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.factory import parse, training_set
 from sdrrl_factory.models.checkpoint import check_checkpoint
-from sdrrl_factory.recipe import read
+from sdrrl_factory.recipe import kind_of, read
 
 _RATE, _TOKENS = 3e-4, 4_000_000
 
@@ -53,6 +53,8 @@ def print_rate(path: str, overrides: list[str], processes: int | None) -> None:
     processes: in all; None reads ray_num_workers, or NPROC_PER_NODE and NNODES, which the training is started with.
     """
     recipe = read(path, overrides)
+    if kind_of(recipe, "train") != "train":
+        raise UserError("no recipe for train", "`sdrrl recipes` lists those for train", at=path)
     processes = processes or _processes(recipe.config)
     try:
         with recipe.locating():

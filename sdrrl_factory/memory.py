@@ -12,11 +12,11 @@ whatever changes an answer changes its kind. What failed is not put: the next ru
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sdrrl_factory.errors import UserError
 
@@ -53,8 +53,13 @@ class Memory:
     Raises: UserError, from its first use on, where the file is no memory, or cannot be written.
     """
 
+    # In a worker of a cluster: asks the one process that has the file open, (path, method, its arguments) -> result.
+    # SQLite's locks do not hold over the file systems that machines share.
+    served: ClassVar[Callable[..., Any] | None] = None
+
     def __init__(self, path: Path):
         self.path = path
+        self._noted: dict[tuple[str, str], Any] = {}
 
     @cached_property
     def _db(self) -> sqlite3.Connection:
@@ -83,13 +88,16 @@ class Memory:
 
     def open(self) -> None:
         """Say before any work that the file is no memory, or cannot be written."""
-        self._db  # noqa: B018
+        if not Memory.served:
+            self._db  # noqa: B018
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
     def get(self, kind: str, keys: Iterable[str]) -> dict[str, Any]:
         """The answers to those of `keys` that are known."""
+        if Memory.served:
+            return Memory.served(self.path, "get", kind, list(keys))
         answers = {}
         with self._mistakes("read"):
             for key in keys:
@@ -98,12 +106,32 @@ class Memory:
                     answers[key] = json.loads(row[0])
         return answers
 
+    def knows(self, kind: str) -> bool:
+        """Whether there is any answer of the kind."""
+        with self._mistakes("read"):
+            return self._db.execute("SELECT 1 FROM memory WHERE kind=? LIMIT 1", (kind,)).fetchone() is not None
+
     def put(self, kind: str, answers: Mapping[str, Any]) -> None:
         """Keep answers, for good."""
-        if answers:
+        if answers and Memory.served:
+            Memory.served(self.path, "put", kind, dict(answers))
+        elif answers:
             rows = [(kind, key, _json(answer)) for key, answer in answers.items()]
             with self._mistakes("written"), self._db:
                 self._db.executemany("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", rows)
+
+    def note(self, kind: str, answers: Mapping[str, Any]) -> None:
+        """Keep answers until this memory is closed: why something failed, which the next run should ask again."""
+        if answers and Memory.served:
+            Memory.served(self.path, "note", kind, dict(answers))
+        else:
+            self._noted |= {(kind, key): answer for key, answer in answers.items()}
+
+    def noted(self, kind: str, keys: Iterable[str]) -> dict[str, Any]:
+        """What was noted of those of `keys`."""
+        if Memory.served:
+            return Memory.served(self.path, "noted", kind, list(keys))
+        return {key: self._noted[kind, key] for key in keys if (kind, key) in self._noted}
 
     def take_translations(self, old: Path) -> None:
         """Copy, once, the translations of a `translations.sqlite`, as they were kept before there was this file."""
@@ -124,6 +152,7 @@ class Memory:
         return self._db.execute("SELECT count(*) FROM memory").fetchone()[0]
 
     def close(self) -> None:
+        self._noted.clear()
         if db := self.__dict__.pop("_db", None):
             db.close()
 

@@ -1,6 +1,7 @@
-"""Runs the examination and prints it."""
+"""Runs the examination and prints each finding as it is made."""
 
 import os
+from collections.abc import Iterable
 
 from sdrrl_factory.doctor.finding import Finding
 from sdrrl_factory.doctor.installed import installed
@@ -15,35 +16,29 @@ def doctor(path: str | None, overrides: list[str]) -> int:
     kind = kind_of(recipe) if recipe else ""
     # What LLaMA-Factory itself interleaves is trained by its own loss.
     interleaves = recipe is not None and str(recipe.config.get("mix_strategy", "")).startswith("interleave")
-    findings = installed(plugin_needed=kind in ("", "train") and not interleaves)
-    show(findings, "here")
+    failures = show(installed(kind, plugin_needed=kind in ("", "train") and not interleaves), "here")
     if recipe:
-        needed = needs(kind, recipe, overrides)
-        show(needed, f"{kind} recipe {path}")
-        findings += needed
-    failures = sum(finding.state == "no" for finding in findings)
+        failures += show(needs(kind, recipe, overrides), f"{kind} recipe {path}")
     print(f"{failures} to mend" if failures else "all there")
     return 1 if failures else 0
 
 
-def show(findings: list[Finding], title: str) -> None:
-    """A table in a terminal, else plain lines; the fix is beside what it mends."""
+def show(findings: Iterable[Finding], title: str) -> int:
+    """A line each, in colours on a terminal, the fix beside or below what it mends; returns how many fail."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        print(f"{title}:")
-        for finding in findings:
-            fix = f"   fix: {finding.fix}" if finding.fix else ""
-            print(f"{finding.state:3} {finding.what:18} {finding.detail}{fix}")
-        return
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("", "", "", "fix"):
-        table.add_column(name, overflow="fold")
+    console, failures = Console(highlight=False), 0
     colours = {"ok": "green", "no": "bold red", "-": "dim"}
+    print(f"{title}:", flush=True)
     for finding in findings:
-        state = Text(finding.state, style=colours[finding.state])
-        table.add_row(state, finding.what, Text(finding.detail), Text(finding.fix, style="yellow"))
-    console.print(table)
+        failures += finding.state == "no"
+        if console.is_terminal:
+            line = Text.assemble((f"{finding.state:3}", colours[finding.state]), f" {finding.what:18} {finding.detail}")
+            if finding.fix:
+                line.append(f"\n{'':22} fix: {finding.fix}", "yellow")
+            console.print(line, soft_wrap=True)
+        else:
+            fix = f"   fix: {finding.fix}" if finding.fix else ""
+            print(f"{finding.state:3} {finding.what:18} {finding.detail}{fix}", flush=True)
+    return failures

@@ -1,5 +1,6 @@
 """What is installed here: Python, torch, LLaMA-Factory with the plugin live in it, and what is optional."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -17,6 +19,8 @@ from sdrrl_factory.doctor.finding import Finding, failure
 from sdrrl_factory.errors import UserError
 
 PTH = "sdrrl_factory_autoload.pth"
+_NO_LLAMAFACTORY = Finding("no", "LLaMA-Factory", "not installed", "pip install llamafactory")
+_NO_TORCH = Finding("no", "torch", "not installed", "pip install torch")
 _REINSTALL = "pip install --force-reinstall --no-deps sdrrl-factory"
 
 
@@ -30,17 +34,37 @@ print(json.dumps([live, hook.missing_names(workflow), hook.TESTED_WITH]))
 """
 
 
-def installed(plugin_needed: bool) -> list[Finding]:
-    """Everything there is to say of this installation; plugin_needed: whether it fails where the plugin is not live."""
-    # LLaMA-Factory's import takes seconds: meanwhile the rest is looked at.
+def installed(kind: str, plugin_needed: bool) -> Iterator[Finding]:
+    """Everything there is to say of this installation, what takes longest last.
+
+    kind: of the recipe that is looked at: to prepare and to evaluate, LLaMA-Factory is not trained with, so its import
+        and torch's, which take seconds, are left out.
+    plugin_needed: whether it fails where the plugin is not live.
+    """
+    if kind in ("prepare", "eval"):
+        yield from [_python(), _torch_unloaded(), *_others()]
+        here = _version("llamafactory")
+        yield Finding("ok", "LLaMA-Factory", here) if here else _NO_LLAMAFACTORY
+        live = "sdrrl_factory.training.autoload" in sys.modules
+        yield Finding("ok", "plugin", "live") if live else _why_not_live(plugin_needed)
+        return
+    # Meanwhile the rest is looked at.
     with subprocess.Popen(
         [sys.executable, "-P", "-c", _FRESH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as fresh:
-        basics = [_python(), _torch()]
-        others = [deepspeed(), *stale_locks(), _embedded(), *_translators(), _dictionaries(), _language_ids()]
-        others += [_comet(), _words()]
+        yield _python()
+        yield from _others()
+        yield _torch()
         out, err = fresh.communicate()
-    return [*basics, *llamafactory(out, err, plugin_needed), *others]
+    yield from llamafactory(out, err, plugin_needed)
+
+
+def _others() -> Iterator[Finding]:
+    yield deepspeed()
+    yield from stale_locks()
+    yield _embedded()
+    yield from _translators()
+    yield from (_dictionaries(), _language_ids(), _comet(), _words())
 
 
 def _python() -> Finding:
@@ -49,22 +73,50 @@ def _python() -> Finding:
 
 def _torch() -> Finding:
     if find_spec("torch") is None:
-        return Finding("no", "torch", "not installed", "pip install torch")
+        return _NO_TORCH
     import torch
 
     if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        counted = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
         bf16 = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bfloat16: use fp16"
-        return Finding("ok", "torch", f"{torch.__version__}; {counted}; {bf16}")
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Finding("ok", "torch", f"{torch.__version__}; {_counted(names)}; {bf16}")
     return Finding("ok", "torch", f"{torch.__version__}; no GPU, {os.cpu_count()} CPU cores")
+
+
+def _torch_unloaded() -> Finding:
+    """As far as can be told without its import: the GPUs are the driver's."""
+    here = _version("torch")
+    if not here:
+        return _NO_TORCH
+    names = _gpus()
+    return Finding("ok", "torch", f"{here}; {_counted(names) if names else f'no GPU, {os.cpu_count()} CPU cores'}")
+
+
+def _gpus() -> list[str]:
+    """The names of the GPUs that CUDA's driver has."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return []
+    count, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100)
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return []
+    names = []
+    for i in range(count.value):
+        if not cuda.cuDeviceGet(ctypes.byref(device), i) and not cuda.cuDeviceGetName(name, len(name), device):
+            names.append(name.value.decode("utf-8", "replace"))
+    return names
+
+
+def _counted(names: list[str]) -> str:
+    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 
 
 def llamafactory(out: str, err: str, plugin_needed: bool) -> list[Finding]:
     """Two findings, LLaMA-Factory and the plugin, from what the fresh interpreter said."""
     here = _version("llamafactory")
     if not here:
-        return [Finding("no", "LLaMA-Factory", "not installed", "pip install llamafactory")]
+        return [_NO_LLAMAFACTORY]
     if not out:
         why = (err.strip().splitlines() or ["it said nothing"])[-1]
         return [

@@ -5,11 +5,9 @@ A check returns what is there, or raises the `UserError` that the command would 
 """
 
 import json
-import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from sdrrl_factory.doctor.finding import Finding, attempt, failure
 from sdrrl_factory.doctor.installed import deepspeed
@@ -18,112 +16,48 @@ from sdrrl_factory.recipe import Recipe, load
 
 if TYPE_CHECKING:
     from sdrrl_eval.measure.recipe import EvalConfig
-    from sdrrl_factory.transfer.recipe import Generator, PrepareConfig, Source, Translator
+    from sdrrl_factory.transfer.recipe import PrepareConfig
 
 
-def needs(kind: str, recipe: Recipe[dict[str, Any]], overrides: Sequence[str]) -> list[Finding]:
-    """What there is to say of a recipe of the kind (prepare, train, export, eval)."""
+def needs(kind: str, recipe: Recipe[dict[str, Any]], overrides: Sequence[str]) -> Iterator[Finding]:
+    """What there is to say of a recipe of the kind (prepare, train, export, eval), as it is found."""
     try:
         if kind == "train":
-            return _train(recipe)
-        if kind == "export":
-            return _export(recipe)
-        return _prepare(recipe, overrides) if kind == "prepare" else _eval(recipe, overrides)
+            yield from _train(recipe)
+        elif kind == "export":
+            yield from _export(recipe)
+        elif kind == "prepare":
+            yield from _prepare(recipe, overrides)
+        else:
+            yield from _eval(recipe, overrides)
     except Mistakes as err:
-        return [failure("keys", mistake) for mistake in err.mistakes]
+        yield from [failure("keys", mistake) for mistake in err.mistakes]
     except UserError as err:
-        return [failure("keys", err)]
+        yield failure("keys", err)
     except ImportError as err:
-        return [Finding("no", "keys", f"cannot be checked ({err})", "mend what is above")]
+        yield Finding("no", "keys", f"cannot be checked ({err})", "mend what is above")
 
 
 # --- prepare
 
 
-def _prepare(recipe: Recipe, overrides: Sequence[str]) -> list[Finding]:
+def _prepare(recipe: Recipe, overrides: Sequence[str]) -> Iterator[Finding]:
     from sdrrl_factory.transfer import inputs
-    from sdrrl_factory.transfer.recipe import PrepareConfig, Source
-    from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched, sides
+    from sdrrl_factory.transfer.recipe import PrepareConfig
+    from sdrrl_factory.transfer.sets import has_natural, has_switched
 
     loaded = load(PrepareConfig, recipe.path, overrides)
     config = loaded.config
-    findings = [attempt(loaded, "keys", _languages, config)]
-    if findings[0].state == "no":
-        return findings
-    codes = inputs.target_codes(config)
-    for source in config.instructions if isinstance(config.instructions, list) else [config.instructions]:
-        source = Source(path=source) if isinstance(source, str) else source
-        findings.append(attempt(loaded, "instructions", _instructions, source))
-    if has_own_answers(config.systems):
-        findings.append(attempt(loaded, "generator", _generator, config))
-        findings += _model_of(loaded, "generator", config.generator)
-    if sides(config.systems):
-        findings += [attempt(loaded, "translator", _translator, config, code) for code in codes]
-        findings += _model_of(loaded, "translator", config.translator)
-        findings += [attempt(loaded, "quality", _quality, config, code) for code in codes]
-        findings.append(attempt(loaded, "language id", _identifier, config))
-    for code in codes:
+    for check in inputs.checks(config):
+        finding = attempt(loaded, check.what, check.look)
+        yield finding
+        if check.what == "keys" and finding.state == "no":
+            return
+    for code in inputs.target_codes(config):
         if config.code_switch.probability and has_switched(config.systems):
-            findings.append(attempt(loaded, "dictionary", _dictionary, config, code))
+            yield attempt(loaded, "dictionary", _dictionary, config, code)
         if config.parallel.size and has_natural(config.systems):
-            findings.append(attempt(loaded, "parallel", _parallel, config, code))
-    findings.append(attempt(loaded, "folders", _folders, config))
-    return findings
-
-
-def _languages(config: "PrepareConfig") -> str:
-    from sdrrl_factory.transfer import inputs
-
-    inputs.languages(config)
-    inputs.names(config)
-    return f"{config.source_lang} -> {' '.join(inputs.target_codes(config))}"
-
-
-def _instructions(source: "Source") -> str:
-    from sdrrl_factory.models.hub import check_access, is_hub_id
-    from sdrrl_factory.transfer import sources
-
-    with under("instructions"):
-        # That the hub has it is enough: the check of its rows would download it.
-        if is_hub_id(source.path) and not Path(source.path).suffix:
-            return f"{source.path}: {check_access(source.path, 'README.md', 'dataset')}"
-        sources.check(source)
-    return source.path
-
-
-def _generator(config: "PrepareConfig") -> str:
-    from sdrrl_factory.transfer import generate, inputs
-
-    generate.make(config.generator, inputs.memory_of(config))
-    return config.generator.backend
-
-
-def _translator(config: "PrepareConfig", code: str) -> str:
-    from sdrrl_factory.transfer import inputs
-
-    inputs.engine(config, code)
-    return config.translator.backend
-
-
-def _model_of(loaded: Recipe, group: str, config: "Generator | Translator") -> list[Finding]:
-    """The checkpoint or the server of the generator or the translator."""
-    if config.base_url:
-        return [attempt(loaded, f"{group} server", _server, config.base_url, f"{group}.base_url")]
-    if config.model and config.backend != "ctranslate2":
-        return [attempt(loaded, f"{group} model", _checkpoint, config.model, f"{group}.model")]
-    return []
-
-
-def _quality(config: "PrepareConfig", code: str) -> str:
-    from sdrrl_factory.transfer import inputs
-
-    return inputs.scorer(config, code) or "none"
-
-
-def _identifier(config: "PrepareConfig") -> str:
-    from sdrrl_factory.transfer import inputs
-
-    return inputs.identifier(config) or "none"
+            yield attempt(loaded, "parallel", _parallel, config, code)
 
 
 def _dictionary(config: "PrepareConfig", code: str) -> str:
@@ -140,60 +74,44 @@ def _dictionary(config: "PrepareConfig", code: str) -> str:
 
 def _parallel(config: "PrepareConfig", code: str) -> str:
     from sdrrl_factory.models.hub import check_access
-    from sdrrl_factory.transfer import inputs, parallel
-
-    with under("parallel"):
-        parallel.check(config.parallel)
-        # That the hub has it is enough: its pairs would be downloaded.
-        if config.parallel.source == "opus-100":
-            with under("source"):
-                return f"opus-100: {check_access('Helsinki-NLP/opus-100', 'README.md', 'dataset')}"
-    pairs, _ = inputs.parallel_text(config, code)
-    return f"{config.parallel.source}: {len(pairs.rows)} pairs of {config.source_lang} and {code}"
-
-
-def _folders(config: "PrepareConfig") -> str:
     from sdrrl_factory.transfer import inputs
 
-    inputs.folders(config)
-    return f"{config.dataset_dir}, {config.work_dir}"
+    # That the hub has it is enough: its pairs would be downloaded.
+    if config.parallel.source == "opus-100":
+        with under("parallel.source"):
+            return f"opus-100: {check_access('Helsinki-NLP/opus-100', 'README.md', 'dataset')}"
+    pairs, _ = inputs.parallel_text(config, code)
+    return f"{config.parallel.source}: {len(pairs.rows)} pairs of {config.source_lang} and {code}"
 
 
 # --- train, export
 
 
-def _train(recipe: Recipe[dict[str, Any]]) -> list[Finding]:
+def _train(recipe: Recipe[dict[str, Any]]) -> Iterator[Finding]:
     from sdrrl_factory.factory import parse
 
     model, data, training, _ = parse(recipe.config)
-    findings = [
-        Finding("ok", "keys", "known to LLaMA-Factory"),
-        attempt(recipe, "template", _template, data.template),
-        attempt(recipe, "model", _checkpoint, model.model_name_or_path, "model_name_or_path"),
-    ]
+    yield Finding("ok", "keys", "known to LLaMA-Factory")
+    yield attempt(recipe, "template", _template, data.template)
+    yield attempt(recipe, "model", _checkpoint, model.model_name_or_path, "model_name_or_path")
     for adapter in model.adapter_name_or_path or []:
-        findings.append(attempt(recipe, "adapter", _adapter, adapter, "adapter_name_or_path"))
+        yield attempt(recipe, "adapter", _adapter, adapter, "adapter_name_or_path")
     for key, names in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
         for name in names or []:
-            findings.append(attempt(recipe, f"data {name}", _data_set, data.dataset_dir, name, key))
+            yield attempt(recipe, f"data {name}", _data_set, data.dataset_dir, name, key)
     if recipe.config.get("deepspeed"):
-        steps = training.gradient_accumulation_steps
-        findings += [deepspeed(needed=True), attempt(recipe, "ZeRO", _zero, recipe.config["deepspeed"], steps)]
+        yield deepspeed(needed=True)
+        yield attempt(recipe, "ZeRO", _zero, recipe.config["deepspeed"], training.gradient_accumulation_steps)
     if recipe.config.get("bf16") and not recipe.config.get("use_cpu"):
-        findings.append(attempt(recipe, "bf16", _bf16))
-    return findings
+        yield attempt(recipe, "bf16", _bf16)
 
 
-def _export(recipe: Recipe[dict[str, Any]]) -> list[Finding]:
+def _export(recipe: Recipe[dict[str, Any]]) -> Iterator[Finding]:
     keys = recipe.config
-    model = str(keys.get("model_name_or_path"))
-    findings = [
-        attempt(recipe, "template", _template, keys.get("template")),
-        attempt(recipe, "model", _checkpoint, model, "model_name_or_path"),
-    ]
+    yield attempt(recipe, "template", _template, keys.get("template"))
+    yield attempt(recipe, "model", _checkpoint, str(keys.get("model_name_or_path")), "model_name_or_path")
     if keys.get("adapter_name_or_path"):
-        findings.append(attempt(recipe, "adapter", _adapter, keys["adapter_name_or_path"], "adapter_name_or_path"))
-    return findings
+        yield attempt(recipe, "adapter", _adapter, keys["adapter_name_or_path"], "adapter_name_or_path")
 
 
 def _template(name: str | None) -> str:
@@ -213,10 +131,15 @@ def _data_set(folder: str, name: str, key: str) -> str:
         raise UserError("no such file", "run `sdrrl prepare`, or mend dataset_dir", at=str(info)) from None
     except (OSError, ValueError) as err:
         raise UserError(f"cannot be read ({str(err).splitlines()[0]})", "mend it", at=str(info)) from None
+    if not isinstance(entries, dict):
+        raise UserError("no JSON object of data sets", "mend it", at=str(info))
     entry = entries.get(name)
     if not isinstance(entry, dict):
         raise UserError(f"no entry {name} in {info}", "run `sdrrl prepare`, or mend the name", key=key)
     file = entry.get("file_name")
+    if file is not None and not isinstance(file, str):
+        what = f"file_name of {name} is {json.dumps(file)[:60]}, LLaMA-Factory takes one path"
+        raise UserError(what, "make an entry of each file", at=str(info))
     if file and not Path(folder, file).exists():
         raise UserError("no such file", "run `sdrrl prepare` again", at=str(Path(folder, file)))
     block = entry.get("sdrrl")
@@ -257,22 +180,35 @@ def _bf16() -> str:
 # --- eval
 
 
-def _eval(recipe: Recipe, overrides: Sequence[str]) -> list[Finding]:
+def _eval(recipe: Recipe, overrides: Sequence[str]) -> Iterator[Finding]:
     from sdrrl_eval.measure.recipe import EvalConfig
+    from sdrrl_factory.models.server import check_listens
 
     loaded = load(EvalConfig, recipe.path, overrides)
     config = loaded.config
-    findings = [Finding("ok", "keys", f"{len(config.tasks)} tasks")]
+    yield Finding("ok", "keys", f"{len(config.tasks)} tasks")
     if config.server:
-        findings.append(attempt(loaded, "server", _server, config.server.base_url, "server.base_url"))
+        yield attempt(loaded, "server", _under, "server.base_url", check_listens, config.server.base_url)
     else:
-        findings.append(attempt(loaded, "template", _template, config.template))
-        findings.append(attempt(loaded, "model", _checkpoint, config.model, "model"))
+        yield attempt(loaded, "template", _template, config.template)
+        yield attempt(loaded, "model", _checkpoint, config.model, "model")
+        yield attempt(loaded, "prompts", _prompts, config.model, config.template)
     if config.adapter:
-        findings.append(attempt(loaded, "adapter", _adapter, config.adapter, "adapter"))
+        yield attempt(loaded, "adapter", _adapter, config.adapter, "adapter")
     for i, task in enumerate(config.tasks):
-        findings.append(attempt(loaded, f"task {task.task}", _task, config, i))
-    return findings
+        yield attempt(loaded, f"task {task.task}", _task, config, i)
+
+
+def _under(key: str, check: Callable[..., str], *args: Any) -> str:
+    with under(key):
+        return check(*args)
+
+
+def _prompts(model: str, template: str | None) -> str:
+    from sdrrl_factory.models.prompts import check_prompts
+
+    check_prompts(model, template)
+    return f"{model} knows the tokens of {template or 'its own chat template'}"
 
 
 def _task(config: "EvalConfig", i: int) -> str:
@@ -309,14 +245,3 @@ def _adapter(name: str, key: str) -> str:
         if not Path(name, "adapter_config.json").is_file():
             raise UserError(f"no adapter at {name} (adapter_config.json not found)", "train it first or mend the path")
     return name
-
-
-def _server(base_url: str, key: str) -> str:
-    parts = urlsplit(base_url)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), timeout=5).close()
-    except (OSError, ValueError) as err:
-        what = f"{base_url}: nobody answers ({err})"
-        raise UserError(what, "start the server, or mend base_url", key=key) from None
-    return f"{base_url} answers"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.models.checkpoint import check_checkpoint
+from sdrrl_factory.models.prompts import lacking_token, no_chat_template, no_end
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +73,8 @@ class LM:
             self.model = self.model.float()  # half precision is slow, or missing, on CPUs
         self.model = self.model.to(device).eval()
         if self.tokenizer.pad_token_id is None:
+            if self.tokenizer.eos_token_id is None and not template:
+                raise no_end(path)
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._encode_prompt: Callable[[str, str], list[int]] = self._by_chat_template
         stops: list[int] = []
@@ -80,9 +83,12 @@ class LM:
 
             with under("template"):
                 self._encode_prompt, stops = prompt_format(self.tokenizer, template, enable_thinking)
+            # LLaMA-Factory gives the tokenizer what the template needs; the model has no embedding of it.
+            unknown = [i for i in self.encode("?") if i >= self.model.get_input_embeddings().num_embeddings]
+            if unknown:
+                raise lacking_token(path, template, self.tokenizer.convert_ids_to_tokens(unknown[0]))
         elif not self.tokenizer.chat_template:
-            fix = "set `template:` to its LLaMA-Factory template"
-            raise UserError(f"{path} has no chat template", fix, key="model")
+            raise no_chat_template(path)
         # A checkpoint may end its answers by more tokens than its tokenizer knows of (Llama 3's <|eot_id|>).
         ends = self.model.generation_config.eos_token_id
         ends = [*stops, self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]

@@ -133,6 +133,11 @@ class RememberedModel:
         answers = self._values("generate", settings, what, prompts, ask, report)
         return [without_scaffolding(Generation(*answer)) for answer in answers]
 
+    def has_answered(self, max_new_tokens: int, temperature: float) -> bool:
+        """Whether the memory has any answer that `generate` with these settings gave."""
+        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        return self.memory.knows(kind_of("generate", **self.identity, **settings))
+
     def _begun(self, prompts: list[_Prompt], limit: int, temperature: float) -> dict[_Prompt, list[int]]:
         """The tokens of the remembered answers that were cut off at `limit`."""
         kind = kind_of("generate", **self.identity, max_new_tokens=limit, temperature=temperature)

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import socket
 import threading
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.log import count, detail, say
 from sdrrl_factory.models.lm import Generation
-from sdrrl_factory.models.proxy import around_proxy, check_proxies, through_proxy
+from sdrrl_factory.models.proxy import around_proxy, check_proxies, proxy_of, through_proxy
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -350,6 +351,22 @@ def _check_address(base_url: str) -> None:
     if parts.username or parts.password:
         fix = "keep it in the variable that api_key_env names"
         raise UserError("the address holds a password", fix, key="base_url")
+
+
+def check_listens(base_url: str) -> str:
+    """Whether anyone is there, or the proxy on the way to it; says so. Nothing is asked of the model.
+
+    Raises: UserError, without a key.
+    """
+    proxy, parts = proxy_of(base_url), urlsplit(base_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    address = (proxy.host, proxy.port) if proxy else (parts.hostname or "", port)
+    try:
+        socket.create_connection(address, timeout=5).close()
+    except OSError as err:
+        what = f"{base_url}: nobody answers{through_proxy(base_url)} ({err.strerror or err})"
+        raise UserError(what, f"start the server, or mend the address{around_proxy(base_url)}") from None
+    return f"{base_url} answers{through_proxy(base_url)}"
 
 
 def _extra_body(

@@ -13,8 +13,9 @@ from markupsafe import Markup
 from sdrrl_factory import __version__, pages
 from sdrrl_factory.files import atomic_write
 from sdrrl_factory.languages import LANGUAGES
+from sdrrl_factory.transfer.inputs import asks_generator
 from sdrrl_factory.transfer.recipe import PrepareConfig, Source
-from sdrrl_factory.transfer.sets import SETS, SIDES, has_natural, has_own_answers, has_switched, sides
+from sdrrl_factory.transfer.sets import SETS, SIDES, has_natural, has_switched, sides
 from sdrrl_factory.transfer.summary import Summary, in_words, ranked, settings
 
 _UNKNOWN = "not stated in the file; check with its owner"
@@ -86,7 +87,7 @@ def licences(config: PrepareConfig) -> list[tuple[str, str, str]]:
     paths = [source.path if isinstance(source, Source) else source for source in sources]
     rows = [("instructions", path, _LICENCES.get(path, _UNKNOWN)) for path in paths]
     translator = config.translator
-    if has_own_answers(config.systems):
+    if asks_generator(config):
         rows.append(("generator", config.generator.model, _LICENCES.get(config.generator.model, _OWNER)))
     if sides(config.systems) and translator.backend != "none":
         if translator.backend == "apertium":

@@ -6,20 +6,28 @@ Each function looks at one part of it, and raises a UserError about the key that
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from sdrrl_factory import pages
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import real_path, refuse_foreign
 from sdrrl_factory.languages import language
-from sdrrl_factory.memory import Memory, beside
+from sdrrl_factory.memory import Memory, beside, translation_kind
+from sdrrl_factory.models.checkpoint import check_checkpoint
+from sdrrl_factory.models.hub import check_access, is_hub_id
+from sdrrl_factory.models.prompts import check_prompts
+from sdrrl_factory.models.server import check_listens
 from sdrrl_factory.transfer import dictionaries, generate, parallel, quality, sources, translate
 from sdrrl_factory.transfer.dictionaries import Dictionary
 from sdrrl_factory.transfer.filters import identifier_of
-from sdrrl_factory.transfer.recipe import PrepareConfig
+from sdrrl_factory.transfer.recipe import Generator, PrepareConfig, Source, Translator
 from sdrrl_factory.transfer.register import refuse_fewer, refuse_others, rows_registered
 from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched, sets_of, sides
+from sdrrl_factory.transfer.translate.nllb import DEFAULT_MODEL
 from sdrrl_factory.transfer.wishes import are_worded
 from sdrrl_factory.words import segmenter
 
@@ -55,18 +63,146 @@ class Models:
     scorers: dict[str, str]
 
 
+class Check(NamedTuple):
+    """One thing that has to be right. look: says what is there, or raises the UserError that a run would end with."""
+
+    what: str
+    look: Callable[[], str]
+
+
+def checks(config: PrepareConfig) -> Iterator[Check]:
+    """What can be wrong before any work, the cheap first; only `target` finds more, which reads text and dictionaries.
+
+    What no set of the recipe needs is not asked for.
+    """
+    codes = target_codes(config)
+    yield Check("keys", partial(_keys, config))
+    yield Check("folders", partial(folders, config))
+    for i, source in enumerate(config.instructions if isinstance(config.instructions, list) else [config.instructions]):
+        key = f"instructions.{i}" if isinstance(config.instructions, list) else "instructions"
+        yield Check("instructions", partial(_instructions, source, key))
+    translates = bool(sides(config.systems)) and config.translator.backend != "none"
+    for code in codes if translates else []:
+        yield Check("translator", partial(_translator, config, code))
+    if asks_generator(config):
+        yield Check("generator", partial(_generator, config))
+        yield _generator_model(config)
+    if translates:
+        yield from _translator_model(config)
+        for code in codes:
+            yield Check("quality", partial(_quality, config, code))
+    if asks_identifier(config):
+        yield Check("language id", partial(_identifier, config))
+
+
 def check(config: PrepareConfig) -> list[Target]:
-    """All that can be wrong but the models; what is slowest to read comes last."""
-    languages(config)
-    names(config)
-    folders(config)
+    """All of `checks`, and then what the target languages need, read."""
+    for one in checks(config):
+        one.look()
     with under("instructions"):
         sources.check(config.instructions)
+    return [target(config, code) for code in target_codes(config)]
+
+
+def asks_generator(config: PrepareConfig) -> bool:
+    """Whether the model answers anything."""
+    return has_own_answers(config.systems) and config.sampling.keep_ground_truth < 1
+
+
+def asks_identifier(config: PrepareConfig) -> bool:
+    """Whether the language of anything is looked at that is made or drawn."""
+    translates = sides(config.systems) and config.translator.backend != "none"
+    return bool(asks_generator(config) or translates or (has_natural(config.systems) and config.parallel.size))
+
+
+def _keys(config: PrepareConfig) -> str:
+    languages(config)
+    names(config)
     with under("parallel"):
         parallel.check(config.parallel)
-    for code in target_codes(config):
-        engine(config, code)
-    return [target(config, code) for code in target_codes(config)]
+    return f"{config.source_lang} -> {' '.join(target_codes(config))}"
+
+
+def _instructions(source: str | Source, key: str) -> str:
+    path = source if isinstance(source, str) else source.path
+    with under(key):
+        # That the hub has it is enough here: a look at its rows downloads it.
+        if is_hub_id(path) and not Path(path).suffix:
+            return f"{path}: {check_access(path, 'README.md', 'dataset')}"
+        sources.check(source)
+    return path
+
+
+def _generator(config: PrepareConfig) -> str:
+    generate.make(config.generator, memory_of(config))
+    return config.generator.backend
+
+
+def _generator_model(config: PrepareConfig) -> Check:
+    keys = config.generator
+    if keys.backend == "server":
+        knows = partial(generate.knows, keys, memory_of(config))
+        return Check("generator server", partial(_server, keys, "generator", knows))
+    return Check("generator model", partial(_chat_model, keys.model, keys.template, "generator"))
+
+
+def _translator(config: PrepareConfig, code: str) -> str:
+    engine(config, code)
+    return config.translator.backend
+
+
+def _translator_model(config: PrepareConfig) -> Iterator[Check]:
+    keys = config.translator
+    if keys.base_url and keys.backend == "chat":
+        yield Check("translator server", partial(_server, keys, "translator", partial(_has_translated, config)))
+    elif keys.backend == "chat":
+        yield Check("translator model", partial(_chat_model, keys.model or "", keys.template, "translator"))
+    elif keys.backend == "nllb":
+        yield Check("translator model", partial(_model, keys.model or DEFAULT_MODEL, "translator"))
+
+
+def _model(name: str, group: str) -> str:
+    """A checkpoint: here, in the hub's cache, or to be had from the hub."""
+    with under(f"{group}.model"):
+        check_checkpoint(name)
+        return f"{name}: {check_access(name, 'config.json')}" if is_hub_id(name) else name
+
+
+def _chat_model(name: str, template: str | None, group: str) -> str:
+    there = _model(name, group)
+    with under(group):
+        check_prompts(name, template)
+    return there
+
+
+def _server(keys: Generator | Translator, group: str, has_answered: Callable[[], bool]) -> str:
+    """A server: it listens, or is known to have answered; then another run may need no more of it."""
+    assert keys.base_url
+    try:
+        with under(f"{group}.base_url"):
+            return check_listens(keys.base_url)
+    except UserError:
+        if has_answered():
+            return f"{keys.base_url} does not answer now; what it has answered is kept"
+        raise
+
+
+def _has_translated(config: PrepareConfig) -> bool:
+    memory, first = memory_of(config), target_codes(config)[0]
+    source, target = translate.route(config.source_lang, first, config.translator.via)[0]
+    forward = engine(config, first)
+    with memory:
+        return bool(forward) and memory.knows(
+            translation_kind(forward.translator.signature(source, target), source, target)
+        )
+
+
+def _quality(config: PrepareConfig, code: str) -> str:
+    return scorer(config, code) or "none"
+
+
+def _identifier(config: PrepareConfig) -> str:
+    return identifier(config) or "none"
 
 
 def models(config: PrepareConfig) -> Models:
@@ -127,7 +263,7 @@ def names(config: PrepareConfig) -> None:
         raise UserError(what, "use letters, digits, - and _", key="name")
 
 
-def folders(config: PrepareConfig) -> None:
+def folders(config: PrepareConfig) -> str:
     """What is to be written can be, beside what is there, as far as that can be told without writing."""
     for key, folder in (("dataset_dir", config.dataset_dir), ("work_dir", config.work_dir)):
         path = Path(folder).absolute()
@@ -143,6 +279,7 @@ def folders(config: PrepareConfig) -> None:
                 raise UserError(f"{path} is a file, where a folder of that name goes", "move it", key=key)
         refuse_others(Path(config.dataset_dir), folder, config.systems)
         refuse_foreign(Path(config.work_dir, folder, "report.html"), pages.MARK)
+    return f"{config.dataset_dir}, {config.work_dir}"
 
 
 def set_folders(config: PrepareConfig) -> list[str]:
@@ -180,7 +317,7 @@ def fewer_rows(config: PrepareConfig, targets: list[Target], records: int) -> No
 
 def generator(config: PrepareConfig) -> str:
     """What tells the generator from any other; "" where no set needs its answers."""
-    if not has_own_answers(config.systems):
+    if not asks_generator(config):
         return ""
     generate.make(config.generator, memory_of(config))
     return generate.identity(config.generator)
@@ -212,7 +349,9 @@ def scorer(config: PrepareConfig, code: str) -> str:
 
 
 def identifier(config: PrepareConfig) -> str:
-    """What tells the language identifier from any other; "" for none."""
+    """What tells the language identifier from any other; "" for none, and where none is needed."""
+    if not asks_identifier(config):
+        return ""
     tool = identifier_of(config.language_id)
     if tool:
         with under("language_id"):

@@ -14,7 +14,7 @@ from sdrrl_factory.transfer.generate import Generate
 from sdrrl_factory.transfer.quality import Score
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.sampling import Sample, Settle
-from sdrrl_factory.transfer.sets import SWITCHED, has_own_answers, has_switched, sides
+from sdrrl_factory.transfer.sets import SWITCHED, has_switched, sides
 from sdrrl_factory.transfer.stage import Stage
 from sdrrl_factory.transfer.translate import Translate
 
@@ -22,13 +22,13 @@ from sdrrl_factory.transfer.translate import Translate
 def sampling(config: PrepareConfig) -> Sample:
     """Equation 4, D_synth = Sample(D) u Sample(G): drawn first, so that G is generated only where it is taken."""
     # Without SDRRL nothing is distilled: every answer is the ground truth.
-    return Sample(config.sampling.keep_ground_truth if has_own_answers(config.systems) else 1.0, config.seed)
+    return Sample(config.sampling.keep_ground_truth if inputs.asks_generator(config) else 1.0, config.seed)
 
 
 def synthesis(config: PrepareConfig, models: inputs.Models, sample: Sample) -> list[Stage]:
     """From D to D_synth (section 3.2.1): nothing here depends on the target language."""
     seed, memory = config.seed, inputs.memory_of(config).path
-    own_answers = has_own_answers(config.systems)
+    own_answers = inputs.asks_generator(config)
     return [
         # Equation 4. Run again with a lower threshold, further records stand in for those with flawed generations.
         sample,

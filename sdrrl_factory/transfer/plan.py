@@ -11,7 +11,7 @@ from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.filters import not_in_language
 from sdrrl_factory.transfer.generate import limits
 from sdrrl_factory.transfer.recipe import PrepareConfig
-from sdrrl_factory.transfer.sets import SIDES, has_natural, has_own_answers, sides
+from sdrrl_factory.transfer.sets import SIDES, has_natural, sides
 from sdrrl_factory.transfer.sources import Reading
 from sdrrl_factory.transfer.translate import route
 
@@ -22,7 +22,7 @@ def dry_run(config: PrepareConfig) -> dict[str, int]:
     The model's own answers are not known yet: the ground truth stands in for them, so the segments are an estimate.
     """
     targets = inputs.check(config)
-    own_answers = has_own_answers(config.systems)
+    own_answers = inputs.asks_generator(config)
     sample = pipeline.sampling(config)
     columns = _translated_columns(config)
     reading = Reading(config.instructions, config.max_samples)
