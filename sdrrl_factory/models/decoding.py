@@ -19,7 +19,13 @@ _SHARE = 8
 
 
 def continuations(
-    model: Any, prompts: Sequence[list[int]], limit: int, stops: Sequence[int], pad: int, noise: "Noise | None" = None
+    model: Any,
+    prompts: Sequence[list[int]],
+    limit: int,
+    stops: Sequence[int],
+    pad: int,
+    noise: "Noise | None" = None,
+    is_over: Callable[[Sequence[int]], bool] | None = None,
 ) -> list[list[int]]:
     """The tokens each prompt is continued with: the likeliest ones, up to `limit`; a stop token last, where one came.
 
@@ -27,14 +33,21 @@ def continuations(
         prompts: token ids; all are one batch.
         stops: tokens that end an answer.
         noise: put on the scores before the likeliest token is taken, which makes it a draw.
+        is_over: whether an answer, by its tokens, ends without a stop token; transformers' loop does not ask it.
     """
     if not keeps_all_keys(model):
         return _by_transformers(model, prompts, limit, set(stops), pad, noise)
-    return _by_shrinking(model, prompts, limit, set(stops), pad, noise)
+    return _by_shrinking(model, prompts, limit, set(stops), pad, noise, is_over)
 
 
 def _by_shrinking(
-    model: Any, prompts: Sequence[list[int]], limit: int, stops: set[int], pad: int, noise: "Noise | None"
+    model: Any,
+    prompts: Sequence[list[int]],
+    limit: int,
+    stops: set[int],
+    pad: int,
+    noise: "Noise | None",
+    is_over: Callable[[Sequence[int]], bool] | None,
 ) -> list[list[int]]:
     import torch
 
@@ -42,6 +55,7 @@ def _by_shrinking(
     ids, mask, positions = padded(prompts, [0] * len(prompts), True, model.device, pad)
     answers: list[list[int]] = [[] for _ in prompts]
     rows, cache = list(range(len(prompts))), None  # rows: of each row in the batch, its index in `prompts`
+    ended: set[int] = set()  # the indexes of those that have
     with torch.inference_mode():
         for _ in range(limit):
             # 2. One pass: over whole prompts the first time, over one new token a row [rows, 1] from then on.
@@ -51,10 +65,13 @@ def _by_shrinking(
             tokens = (noise(rows, scores) if noise else scores).argmax(-1)
             going = []  # rows of the batch that have not ended
             for k, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-                if not answers[row] or answers[row][-1] not in stops:
-                    answers[row].append(token)
-                    if token not in stops:
-                        going.append(k)
+                if row in ended:
+                    continue
+                answers[row].append(token)
+                if token in stops or (is_over and is_over(answers[row])):
+                    ended.add(row)
+                else:
+                    going.append(k)
             if not going:
                 break
             # 4. The new tokens are the next pass's input, one position further on.

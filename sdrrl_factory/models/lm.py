@@ -123,9 +123,11 @@ class LM:
         seeds: Sequence[int] | None = None,
         systems: Sequence[str] | None = None,
         begun: Sequence[Sequence[int]] | None = None,
+        stop: Sequence[str] = (),
     ) -> list[Generation]:
         """Answer each of `users`, in their order; `progress` is told how many more are done.
 
+        stop: strings that end an answer; what was generated of them still stands in it.
         begun: the tokens of each answer that are there already, as many of each: it goes on behind them, up to
         `max_new_tokens` in all, and is what one generation up to there would have given.
 
@@ -144,7 +146,8 @@ class LM:
         def answer(batch: list[int]) -> list[Generation]:
             drawn = len(starts[batch[0]])
             noise = Gumbel(temperature, [seeds[i] for i in batch], drawn) if temperature > 0 else None
-            return self._generate_batch([prompts[i] for i in batch], [starts[i] for i in batch], max_new_tokens, noise)
+            heads, begun = [prompts[i] for i in batch], [starts[i] for i in batch]
+            return self._generate_batch(heads, begun, max_new_tokens, noise, stop)
 
         return self._in_batches([len(prompt) for prompt in prompts], batch_size, answer, progress)
 
@@ -191,18 +194,30 @@ class LM:
         print(f"out of memory: batch_size is now {self._largest}", flush=True)
 
     def _generate_batch(
-        self, prompts: list[list[int]], starts: list[list[int]], max_new_tokens: int, noise: "Gumbel | None"
+        self,
+        prompts: list[list[int]],
+        starts: list[list[int]],
+        max_new_tokens: int,
+        noise: "Gumbel | None",
+        stop: Sequence[str] = (),
     ) -> list[Generation]:
         from sdrrl_factory.models.decoding import continuations
+        from sdrrl_factory.models.scaffolding import opened_thought
+        from sdrrl_factory.models.stops import stopper
 
+        # A prompt that opens a thought is answered from within it: what would end an answer ends nothing there.
+        thinks = any(opened_thought(self.tokenizer.decode(prompt[-_TAIL:])) for prompt in prompts) if stop else False
+        is_over = stopper(self.tokenizer, stop) if stop and not thinks else None
         pad = self.tokenizer.pad_token_id
         generations = []
         heads = [prompt + start for prompt, start in zip(prompts, starts, strict=True)]
-        rows = continuations(self.model, heads, max_new_tokens - len(starts[0]), self.stops, pad, noise)
+        rows = continuations(self.model, heads, max_new_tokens - len(starts[0]), self.stops, pad, noise, is_over)
         for prompt, start, row in zip(prompts, starts, rows, strict=True):
             tokens = start + row
             if tokens[-1] in self.stops:
                 generations.append(Generation(self._text(prompt, tokens[:-1]), "stop"))
+            elif is_over and is_over(tokens):
+                generations.append(Generation(self._text(prompt, tokens), "stop"))
             else:
                 generations.append(Generation(self._text(prompt, tokens), "length", tokens))
         return generations
@@ -220,11 +235,16 @@ class LM:
                 text = text.replace(token, "")
         return text.strip()
 
-    def answer_loss(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[tuple[float, int]]:
-        """Per (question, answer): the summed cross-entropy of the answer's tokens in nats, and how many they are."""
+    def answer_loss(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int, system: str = ""
+    ) -> list[tuple[float, int]]:
+        """Per (question, answer): the summed cross-entropy of the answer's tokens in nats, and how many they are.
+
+        system: the system prompt of all questions, as of `encode`.
+        """
         rows = []
         for user, answer in pairs:
-            prompt = self.encode(user)
+            prompt = self.encode(user, system)
             rows.append((prompt, self.tokenizer(answer, add_special_tokens=False)["input_ids"]))
         return self._loss(rows, batch_size)
 

@@ -15,6 +15,7 @@ from sdrrl_factory.models.hub import local_folder
 from sdrrl_factory.models.lm import LM, Generation
 from sdrrl_factory.models.scaffolding import without_scaffolding
 from sdrrl_factory.models.server import Server, conversation
+from sdrrl_factory.models.stops import cut
 
 # (what is counted, of how many, how many the memory has) -> a context whose value is told how many more are done.
 Report = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
@@ -111,6 +112,7 @@ class RememberedModel:
         systems: Sequence[str] | None = None,
         progress: Callable[[int], None] | None = None,
         after: int | None = None,
+        stop: Sequence[str] = (),
     ) -> list[Generation]:
         """As `LM.generate`, without thoughts and control tokens. With a temperature, `seeds` are needed.
 
@@ -118,6 +120,7 @@ class RememberedModel:
 
         progress: is told how many more are done, in place of a report.
         after: the lower limit up to which these were asked before: an `LM` goes on from where an answer was cut off.
+        stop: strings that end an answer, and are no part of it. A server is not told: it might end a thought by them.
         """
         # At temperature 0 nothing is drawn: the answers under all seeds are one.
         draws = seeds if seeds is not None and temperature > 0 else [None] * len(users)
@@ -128,10 +131,12 @@ class RememberedModel:
             ask = partial(self._ask_server, max_new_tokens, temperature)
         else:
             begun = self._begun(prompts, after, temperature) if after else {}
-            ask = partial(self._ask_lm, max_new_tokens, temperature, batch_size, begun)
+            ask = partial(self._ask_lm, max_new_tokens, temperature, batch_size, begun, stop)
+            settings |= set_keys(stop=list(stop) or None)
         report = partial(_counted, progress) if progress else self._report
         answers = self._values("generate", settings, what, prompts, ask, report)
-        return [without_scaffolding(Generation(*answer)) for answer in answers]
+        generations = [without_scaffolding(Generation(*answer)) for answer in answers]
+        return [cut(generation, stop) for generation in generations] if stop else generations
 
     def has_answered(self, max_new_tokens: int, temperature: float) -> bool:
         """Whether the memory has any answer that `generate` with these settings gave."""
@@ -151,6 +156,7 @@ class RememberedModel:
         temperature: float,
         batch_size: int,
         begun: Mapping[_Prompt, list[int]],
+        stop: Sequence[str],
         prompts: list[_Prompt],
     ) -> _Batches:
         # Those that go on, and those that begin: in a batch all are as far as each other.
@@ -160,6 +166,7 @@ class RememberedModel:
         for batch in batches:
             starts = [begun[prompt] for prompt in batch] if batch[0] in begun else None
             further: dict[str, Any] = {} if starts is None else {"begun": starts}
+            further |= {"stop": stop} if stop else {}
             generations = self.model.generate(
                 [prompt.user for prompt in batch],
                 max_new_tokens,
@@ -178,10 +185,14 @@ class RememberedModel:
         for i, generation in self._server.stream(conversations, max_new_tokens, temperature, seeds):
             yield [prompts[i]], [[generation.text, generation.finish]]
 
-    def answer_loss(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[tuple[float, int]]:
+    def answer_loss(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int, system: str = ""
+    ) -> list[tuple[float, int]]:
         """As `LM.answer_loss`."""
         what = "losses of reference answers"
-        rows = self.remember("answer_loss", {}, what, pairs, self._answer_losses, batch_size, self._tokens_of_pair)
+        compute = partial(self._answer_losses, system)
+        settings = set_keys(system=system or None)
+        rows = self.remember("answer_loss", settings, what, pairs, compute, batch_size, self._tokens_of_pair)
         return [(nats, tokens) for nats, tokens in rows]
 
     def text_loss(self, texts: Sequence[str], batch_size: int) -> list[tuple[float, int]]:
@@ -196,8 +207,8 @@ class RememberedModel:
 
     # What a batch is asked for, and how long an input is: methods, so that the model is loaded only when one is called.
 
-    def _answer_losses(self, pairs: list[tuple[str, str]]) -> list[tuple[float, int]]:
-        return self.model.answer_loss(pairs, len(pairs))
+    def _answer_losses(self, system: str, pairs: list[tuple[str, str]]) -> list[tuple[float, int]]:
+        return self.model.answer_loss(pairs, len(pairs), system)
 
     def _text_losses(self, texts: list[str]) -> list[tuple[float, int]]:
         return self.model.text_loss(texts, len(texts))
