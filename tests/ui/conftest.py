@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import BIN, ROOT, write_rows
@@ -73,7 +75,7 @@ def project(tmp_path_factory) -> Path:
 class Board:
     """A running web page: its address, and what it and its training printed."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, program: Sequence[str] = ("llamafactory-cli",), **environment: str):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
@@ -85,10 +87,11 @@ class Board:
             "GRADIO_ANALYTICS_ENABLED": "False",
             "BROWSER": "true",  # the page opens a browser of its own; this one does nothing
             "no_proxy": "127.0.0.1,localhost",
+            **environment,
         }
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                ["llamafactory-cli", "webui"], cwd=root, env=env, stdout=log, stderr=log, start_new_session=True
+                [*program, "webui"], cwd=root, env=env, stdout=log, stderr=log, start_new_session=True
             )
 
     def log(self) -> str:
@@ -110,6 +113,12 @@ class Board:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        # The tab's runs outlive the server; no test leaves one behind.
+        for file in self.root.glob("runs/webui/*/process.json"):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(json.loads(file.read_text())["pid"])
+                for each in [*process.children(recursive=True), process]:
+                    each.kill()
 
 
 @pytest.fixture(scope="module")

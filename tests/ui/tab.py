@@ -1,0 +1,94 @@
+"""What the tests of the tab do on the page, as a person would."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT
+
+PREPARE = """\
+name: demo
+instructions: data/seeds/english_instructions.jsonl
+target_lang: spa
+max_samples: 60
+generator:
+  model: models/tiny
+  template: smollm2
+  max_new_tokens: 48   # long enough to be stopped
+  batch_size: 8
+parallel: {source: gettext, size: 24}
+shard_size: 12
+"""
+EVAL = """\
+model: models/tiny
+template: smollm2
+output_dir: runs/eval/tiny
+tasks:
+  - {task: text_loss, path: data/heldout/sentences, langs: [spa]}
+  - {task: translation, path: data/heldout/sentences, langs: [spa], source_lang: eng}
+max_samples: 12
+max_new_tokens: 12
+"""
+
+
+def make_folder(root: Path, tiny: Path) -> Path:
+    """A folder to start the page in: the seeds, the held-out sets, a model that knows nothing."""
+    for name in ("data/seeds", "data/heldout"):
+        shutil.copytree(ROOT / name, root / name)
+    shutil.copytree(tiny, root / "models/tiny")
+    (root / "yaml_recipes/prepare").mkdir(parents=True)
+    (root / "yaml_recipes/prepare/tiny.yaml").write_text(PREPARE)
+    (root / "yaml_recipes/eval").mkdir()
+    (root / "yaml_recipes/eval/tiny.yaml").write_text(EVAL)
+    return root
+
+
+class Tab:
+    """The tab on an open page."""
+
+    def __init__(self, page: Any):
+        self.page = page
+
+    def open(self, step: str) -> None:
+        self.page.get_by_role("tab", name="SDRRL", exact=True).click()
+        self.page.get_by_role("tab", name=re.compile(rf"· {step}$")).click()
+
+    def choose(self, label: str, value: str) -> None:
+        box = self.page.locator("#sdrrl").get_by_label(label, exact=True).locator("visible=true").first
+        box.click()
+        self.page.get_by_role("option", name=value, exact=True).click()
+
+    def field(self, label: str) -> Any:
+        return self.page.locator("#sdrrl").get_by_label(label, exact=True).locator("visible=true").first
+
+    def write(self, kind: str, text: str) -> None:
+        """Type a recipe into the code box, in the place of what is there."""
+        box = self.page.locator(f"#sdrrl-{kind}-code .cm-content")
+        box.click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(text)
+
+    def text(self, kind: str) -> str:
+        """The recipe's text as the box shows it."""
+        return "\n".join(self.page.locator(f"#sdrrl-{kind}-code .cm-line").all_text_contents())
+
+    def problems(self, kind: str) -> Any:
+        return self.page.locator(f"#sdrrl-{kind}-problems")
+
+    def click(self, name: str) -> None:
+        self.page.locator(f"#sdrrl-{name}").click()
+
+    def state(self, kind: str) -> Any:
+        return self.page.locator(f"#sdrrl-{kind}-state .run").last
+
+    def until(self, kind: str, state: str, seconds: float = 240) -> None:
+        """Wait until the run that is looked at is finished, stopped, ..."""
+        from playwright.sync_api import expect
+
+        expect(self.state(kind)).to_have_class(re.compile(rf"\brun {state}\b"), timeout=1000 * seconds)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
