@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from sdrrl_factory.engine import Need, weights_of
 from sdrrl_factory.errors import under
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.comet import Comet
@@ -13,7 +14,7 @@ from sdrrl_factory.transfer import translate
 from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.recipe import Quality
 from sdrrl_factory.transfer.recipe import Translator as TranslatorKeys
-from sdrrl_factory.transfer.stage import Batch, Progress, Stage, running, unseen
+from sdrrl_factory.transfer.stage import Batch, Hop, Progress, Stage, running, unseen
 
 Pair = tuple[str, str]  # (source text, its translation)
 _TAU = {"cometkiwi": 0.8, "roundtrip": 0.4}  # the paper's; and one measured on Apertium
@@ -66,6 +67,21 @@ class Score(Stage):
         rounded: dict[tuple[str, str | None], float] = {pair: round(score, 4) for pair, score in scores.items()}
         return {**batch, **{f"{side}_qe": [rounded.get(pair) for pair in of_side] for side, of_side in pairs.items()}}
 
+    def need(self) -> Need:
+        if not self.scorer:
+            return Need()
+        if self.quality.backend == "roundtrip":
+            return translate.need_of(self.translator)
+        return Need(gpus=1, memory=weights_of(self.quality.model))
+
+    def questions(self, batch: Batch, tool: Scorer | None) -> dict[Hop, list[str]]:
+        if not isinstance(tool, RoundTrip):
+            return {}
+        return tool.questions([mt for side in self.sides for _, mt in side_pairs(batch, side) if mt is not None])
+
+    def answer(self, segments: Sequence[str], hop: Hop, tool: "RoundTrip", reason: str = "") -> None:
+        tool.answer(segments, hop, reason)
+
 
 def threshold(config: Quality) -> float | None:
     """tau: a pair that scores less is rejected; None without quality estimation."""
@@ -106,6 +122,17 @@ class RoundTrip:
     def __init__(self, engine: translate.Engine, source: str, target: str):
         self._engine, self._source, self._target = engine, source, target
         self.name = f"roundtrip:chrF2 by {engine.signature(target, source, back=True)}"
+
+    def questions(self, translations: Sequence[str]) -> dict[Hop, list[str]]:
+        """As of `Stage`: what the way back of these translations asks."""
+        with under("translator"), self._engine.collecting() as asked:
+            self._engine.texts(translations, self._target, self._source, back=True)
+        return asked
+
+    def answer(self, segments: Sequence[str], hop: Hop, reason: str) -> None:
+        """As of `Stage`."""
+        with under("translator"):
+            self._engine.give_up(segments, *hop, reason) if reason else self._engine.answer(segments, *hop)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """A text that cannot be translated back scores 0."""

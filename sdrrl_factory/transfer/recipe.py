@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, JsonValue
 
+from sdrrl_factory.engine import EngineKeys
 from sdrrl_factory.recipe import Group
 from sdrrl_factory.transfer.sets import SYSTEMS
 
@@ -264,6 +265,7 @@ class PrepareConfig(Group):
     memory: str | None = None
     """Where answers and translations are kept, an SQLite file; null: memory.sqlite in the `runs` of work_dir, else
     beside it."""
+    engine: EngineKeys = Field(default_factory=EngineKeys)
     shard_size: int = Field(default=200, ge=1)
     """Records a shard: what a kill can cost at most."""
     seed: int = 42

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
+from sdrrl_factory.engine import Need
 from sdrrl_factory.files import sha256
 from sdrrl_factory.transfer.recipe import Running
 
@@ -15,6 +16,8 @@ from sdrrl_factory.transfer.recipe import Running
 Batch = dict[str, list]
 # Is told how many more records of a batch are done, while it is in work.
 Progress = Callable[[int], None]
+# A direction a translator is asked for: (source, target).
+Hop = tuple[str, str]
 
 
 def running() -> Any:
@@ -53,6 +56,24 @@ class Stage:
 
     def __call__(self, batch: Batch, tool: Any = None) -> Batch:
         """The batch with further columns."""
+        raise NotImplementedError
+
+    def need(self) -> Need:
+        """What a worker needs that runs it, and how many workers make sense."""
+        return Need()
+
+    def questions(self, batch: Batch, tool: Any) -> dict[Hop, list[str]]:
+        """What `__call__` would ask a translator about the batch and nobody has asked yet, by direction.
+
+        Asked first of the whole corpus, so that each distinct sentence is translated once, beside others of its length.
+        """
+        return {}
+
+    def answer(self, segments: Sequence[str], hop: Hop, tool: Any, reason: str = "") -> None:
+        """Ask the translator what `questions` of all batches came to, a unit at a time.
+
+        reason: why they are not asked, and have no translation; "" for those that are.
+        """
         raise NotImplementedError
 
     def is_final(self, batch: Batch) -> bool:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from sdrrl_factory.engine import Need, weights_of
 from sdrrl_factory.errors import under
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.transfer.recipe import Translator as Keys
 from sdrrl_factory.transfer.sets import SIDES
-from sdrrl_factory.transfer.stage import Batch, Progress, Stage, running, unseen
+from sdrrl_factory.transfer.stage import Batch, Hop, Progress, Stage, running, unseen
 from sdrrl_factory.transfer.translate.engine import Engine, Translator, route
 
-__all__ = ["Engine", "Translate", "Translator", "engine", "make", "route"]
+__all__ = ["Engine", "Translate", "Translator", "engine", "make", "need_of", "route"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,34 @@ class Translate(Stage):
             out[f"{side}_why"] = reasons
         return out
 
+    def need(self) -> Need:
+        return need_of(self.keys) if self.translator else Need()
+
+    def questions(self, batch: Batch, tool: Engine | None) -> dict[Hop, list[str]]:
+        if tool is None:
+            return {}
+        with under("translator"), tool.collecting() as asked:
+            for side in self.sides:
+                for column in SIDES[side]:
+                    tool.texts(batch[column], self.source, self.target)
+        return asked
+
+    def answer(self, segments: Sequence[str], hop: Hop, tool: Engine, reason: str = "") -> None:
+        with under("translator"):
+            tool.give_up(segments, *hop, reason) if reason else tool.answer(segments, *hop)
+
     def is_final(self, batch: Batch) -> bool:
         # A server may do better next time; a model of one's own would only be loaded to fail again.
         return not self.keys.base_url or not any(any(batch[f"{side}_why"]) for side in self.sides)
+
+
+def need_of(keys: Keys) -> Need:
+    """What a worker needs to translate; of a server one worker asks, which has `concurrency` requests out at a time."""
+    if keys.base_url:
+        return Need(workers=1)
+    if keys.backend == "apertium":
+        return Need()
+    return Need(gpus=1, memory=weights_of(keys.model))
 
 
 def engine(keys: Keys, source: str, target: str, memory: Memory, back: bool = False) -> Engine:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from sdrrl_factory.engine import threads
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import sha256, sha256_file
 from sdrrl_factory.languages import LANGUAGES
@@ -60,7 +61,7 @@ class Apertium:
         stream = [_SPECIAL.sub(_escaped, " ".join(s.replace("\0", " ").split())) + _END for s in segments]
         stream = _through(before, stream)
         if tagger:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(threads()) as pool:
                 stream = list(pool.map(partial(_run, tagger), stream))
             stream = _through(after, stream)
         return [_plain(text) for text in stream]

@@ -7,9 +7,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from sdrrl_factory.engine import threads
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.languages import LANGUAGES
-from sdrrl_factory.models.hub import is_hub_id
+from sdrrl_factory.models.hub import check_access, is_hub_id
 from sdrrl_factory.transfer.recipe import Translator as Config
 from sdrrl_factory.transfer.translate.nllb import (
     DEFAULT_MODEL,
@@ -110,7 +111,7 @@ def _loaded(model: str, compute_type: str) -> Any:
             model,
             device="cuda" if cuda else "cpu",
             compute_type=compute_type,
-            inter_threads=1 if cuda else os.cpu_count(),
+            inter_threads=1 if cuda else threads(),
             intra_threads=1,
         )
     except (RuntimeError, ValueError) as err:
@@ -122,7 +123,14 @@ def convert(model: str, folder: str, quantization: str) -> None:
 
     quantization: float32, float16, bfloat16, int16, int8, or int8 with another type for the rest (int8_float16).
     """
+    # What is wrong is said before the libraries load.
+    if os.path.lexists(folder):
+        raise UserError("is there already", "remove it or name another folder", at=folder)
     with under("convert-model"):
+        if is_hub_id(model):
+            check_access(model, "config.json")
+        elif not (Path(model) / "config.json").is_file():
+            raise UserError("no checkpoint there (config.json not found)", "mend the path", at=model)
         ctranslate2 = _library()
     from ctranslate2.converters import TransformersConverter
     from ctranslate2.specs.model_spec import ACCEPTED_MODEL_TYPES
@@ -131,10 +139,6 @@ def convert(model: str, folder: str, quantization: str) -> None:
     if quantization not in ACCEPTED_MODEL_TYPES:
         fix = f"known: {', '.join(ACCEPTED_MODEL_TYPES)}"
         raise UserError("unknown", fix, at=f"--quantization {quantization}")
-    if os.path.lexists(folder):
-        raise UserError("is there already", "remove it or name another folder", at=folder)
-    if not is_hub_id(model) and not (Path(model) / "config.json").is_file():
-        raise UserError("no checkpoint there (config.json not found)", "mend the path", at=model)
     with under("convert-model"):
         tokens = Tokens(model, [("eng", "spa")])
     Path(folder).parent.mkdir(parents=True, exist_ok=True)

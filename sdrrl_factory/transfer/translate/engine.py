@@ -1,12 +1,14 @@
 """What all translators share: sentences cut out of a text and put back, the memory, pivots, failures caught."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.memory import Memory, translation_kind
 from sdrrl_factory.text import around, kept, normal, pieces, with_case
+from sdrrl_factory.transfer.stage import Hop
 
 # Segment -> its translation, and segment -> why it has none.
 Translations = dict[str, str]
@@ -43,7 +45,7 @@ class Translator(Protocol):
         ...
 
 
-def route(source: str, target: str, via: Sequence[str]) -> list[tuple[str, str]]:
+def route(source: str, target: str, via: Sequence[str]) -> list[Hop]:
     """The hops from `source` to `target` through `via`; for the way back, give `via` in reverse."""
     stops = [source, *(stop for stop in via if stop not in (source, target)), target]
     return list(zip(stops, stops[1:], strict=False))
@@ -52,12 +54,16 @@ def route(source: str, target: str, via: Sequence[str]) -> list[tuple[str, str]]
 class Engine:
     """T: a translator of sentences made one of texts, which is asked for each distinct sentence once ever.
 
+    A whole corpus is translated in three steps, by one process or by many: `collecting` what its texts would ask, then
+    `answer` in units of segments alike in length, then `texts`, for which the memory now has all.
+
     `sent` counts the segments the translator was asked for.
     """
 
     def __init__(self, translator: Translator, memory: Memory, via: Sequence[str] = ()):
         self.translator, self.memory, self.via = translator, memory, list(via)
         self.sent = 0
+        self._collected: dict[Hop, list[str]] | None = None
 
     @property
     def name(self) -> str:
@@ -109,13 +115,43 @@ class Engine:
             translations = {s: hop[t] for s, t in translations.items() if t in hop}
         return translations, failures
 
+    @contextmanager
+    def collecting(self) -> Iterator[dict[Hop, list[str]]]:
+        """Inside, `texts` asks the translator nothing, and gives no translation where it would have.
+
+        The value is what it would have asked. Of a second hop, and of the parts around what gets lost, that is not
+        clear before the first is answered: collect again until nothing is left.
+        """
+        self._collected = {}
+        try:
+            yield self._collected
+        finally:
+            self._collected = None
+
+    def answer(self, segments: Sequence[str], source: str, target: str) -> None:
+        """Translate distinct segments for the `texts` to come, in this process or any that shares the memory."""
+        self._hop(list(segments), source, target)
+
+    def give_up(self, segments: Sequence[str], source: str, target: str, reason: str) -> None:
+        """Have no translation of these segments until the memory is closed."""
+        self.memory.note(self._kind(source, target), dict.fromkeys(segments, reason))
+
+    def _kind(self, source: str, target: str) -> str:
+        return translation_kind(self.translator.signature(source, target), source, target)
+
     def _hop(self, segments: list[str], source: str, target: str) -> tuple[Translations, Failures]:
-        kind = translation_kind(self.translator.signature(source, target), source, target)
+        kind = self._kind(source, target)
         remembered = self.memory.get(kind, segments)
         missing = [segment for segment in segments if segment not in remembered]
+        failed = self.memory.noted(kind, missing) if missing else {}
+        missing = [segment for segment in missing if segment not in failed]
+        if self._collected is not None:
+            self._collected.setdefault((source, target), []).extend(missing)
+            return remembered, failed | dict.fromkeys(missing, "not asked yet")
         fresh, failures = self._ask(missing, source, target) if missing else ({}, {})
         self.memory.put(kind, fresh)
-        return remembered | fresh, failures
+        self.memory.note(kind, failures)
+        return remembered | fresh, failed | failures
 
     def _ask(self, segments: list[str], source: str, target: str) -> tuple[Translations, Failures]:
         """Ask the translator; what goes wrong is halved down to the segment that causes it."""
