@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+from sdrrl_factory.engine import Need, weights_of
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import fingerprint
 from sdrrl_factory.log import detail
@@ -96,6 +97,13 @@ class Generate(Stage):
             )
         return dict(zip(rows, answers, strict=True))
 
+    def need(self) -> Need:
+        if self.generator is None:
+            return Need()
+        if self.generator.backend == "server":
+            return Need(workers=1)  # with `concurrency` requests at a time
+        return Need(gpus=1, memory=weights_of(self.generator.model))
+
     def is_final(self, batch: Batch) -> bool:
         return not any(finish and finish.startswith("error: ") for finish in batch["response_finish"])
 
@@ -116,6 +124,12 @@ def limits(config: Generator) -> list[int]:
 def identity(config: Generator) -> str:
     """Tells one model from another under the same path; of a server, what is known: where it is, and the name there."""
     return f"{config.model} at {config.base_url}" if config.backend == "server" else fingerprint(config.model)
+
+
+def knows(config: Generator, memory: Memory) -> bool:
+    """Whether the memory has answers of the recipe's generator."""
+    with memory:
+        return make(config, memory).has_answered(config.max_new_tokens, config.temperature)
 
 
 def make(config: Generator, memory: Memory) -> RememberedModel:

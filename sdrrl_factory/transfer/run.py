@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from sdrrl_factory import __version__
+from sdrrl_factory.engine import Engine, Pool, connect
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.log import log_file, say, warn
@@ -20,7 +22,7 @@ from sdrrl_factory.transfer.filters import not_in_language
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.register import DataSets
 from sdrrl_factory.transfer.sampling import next_threshold
-from sdrrl_factory.transfer.sets import has_natural, has_own_answers, has_switched, sides
+from sdrrl_factory.transfer.sets import has_natural, has_switched, sides
 from sdrrl_factory.transfer.sources import Reading
 from sdrrl_factory.transfer.stage import Stage
 from sdrrl_factory.transfer.store import Store, columns, read_rows
@@ -34,10 +36,18 @@ def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
 
     Raises: UserError about a key of the recipe, before any work as far as it can be told, or at a file and line.
     """
-    # 1. What can be wrong is found before any work.
+    # 1. What can be wrong is found before any work, on the nodes of a cluster too.
     with progress("checks", 0):
         targets = inputs.check(config)
-        models = inputs.models(config)
+    shared = {"work_dir": config.work_dir, "dataset_dir": config.dataset_dir}
+    with connect(config.engine, shared, Path(config.work_dir, config.name, "ray")) as engine:
+        return prepare_on(engine, config, targets, recipe_path)
+
+
+def prepare_on(engine: Engine, config: PrepareConfig, targets: list[inputs.Target], recipe_path: str) -> list[str]:
+    """As `prepare`, with the engine that does the work, and the target languages as they were read."""
+    with progress("checks", 0):
+        models = engine.agreed(partial(inputs.models, config))
     inputs.make_folders(config)
     common = Store(Path(config.work_dir) / config.name)
     common.root.mkdir(parents=True, exist_ok=True)
@@ -51,12 +61,13 @@ def prepare(config: PrepareConfig, recipe_path: str = "") -> list[str]:
         # 2. D and D_synth, which the target languages share. So do other runs: the first one does the work.
         reading = _Reading(config)
         with _waiting_for(FileLock(common.root / ".lock")):
-            shards = synthesise(config, models, common, read(config, targets, common, reading))
+            shards = synthesise(engine, config, models, common, read(config, targets, common, reading))
+        reading.left_out += common.rejected
 
         # 3. Each target language's translations and sets.
         names = []
         for target in targets:
-            names += make_sets(config, models, target, shards, reading, recipe_path)
+            names += make_sets(engine, config, models, target, shards, reading, recipe_path)
         if len(targets) > 1:
             say("all languages:")
             print_dataset_lines(dataset_lines(names))
@@ -110,11 +121,13 @@ def _counted(records: Iterable[dict], meter: Meter) -> Iterator[dict]:
         meter.advance(1)
 
 
-def synthesise(config: PrepareConfig, models: inputs.Models, store: Store, shards: list[Path]) -> list[Path]:
+def synthesise(
+    engine: Engine, config: PrepareConfig, models: inputs.Models, store: Store, shards: list[Path]
+) -> list[Path]:
     """D to D_synth, with as many of the model's own answers as equation 4 draws, if so many can be used."""
     sample = pipeline.sampling(config)
     while True:
-        settled = run_stages(pipeline.synthesis(config, models, sample), store, shards)
+        settled = run_stages(pipeline.synthesis(config, models, sample), store, shards, engine)
         threshold = next_threshold(sample, read_rows(settled), pipeline.sampling(config).threshold)
         if threshold == sample.threshold:
             return settled
@@ -125,6 +138,7 @@ def synthesise(config: PrepareConfig, models: inputs.Models, store: Store, shard
 
 
 def make_sets(
+    engine: Engine,
     config: PrepareConfig,
     models: inputs.Models,
     target: inputs.Target,
@@ -140,7 +154,8 @@ def make_sets(
     summary.resources = _resources(config, target)
     try:
         with FileLock(store.root / ".lock", timeout=0):
-            finished = run_stages(pipeline.translation(config, models, target), store, shards)
+            finished = run_stages(pipeline.translation(config, models, target), store, shards, engine)
+            summary.left_out = reading.left_out + store.rejected
             summary.names = write_sets(config, target, finished, summary, reading.has_system, recipe_path)
             card.write(Path(config.dataset_dir) / f"{config.name}_{target.code}" / "README.md", summary)
             report.write(store.root / "report.html", summary)
@@ -189,7 +204,7 @@ def write_sets(
 def _resources(config: PrepareConfig, target: inputs.Target) -> dict[str, str]:
     """What went into a target language's sets, for the report and the card."""
     resources = {}
-    if has_own_answers(config.systems):
+    if inputs.asks_generator(config):
         generator = config.generator
         resources["generator"] = f"{generator.model} ({generator.base_url or f'template {generator.template}'})"
     if engine := inputs.engine(config, target.code):
@@ -218,13 +233,13 @@ def _left_out(reasons: Counter[str]) -> str:
     return f"; left out: {in_words(ranked(reasons))}" if reasons else ""
 
 
-def run_stages(stages: list[Stage], store: Store, shards: list[Path]) -> list[Path]:
-    """The shards that come out of the last stage."""
+def run_stages(stages: list[Stage], store: Store, shards: list[Path], engine: Engine | None = None) -> list[Path]:
+    """The shards that come out of the last stage; engine: who does the work, None: this process."""
     rows = sum(1 for _ in read_rows(shards)) if stages else 0
     for stage in stages:
         with progress(stage.name, rows) as meter:
             count = _Count(meter)
-            shards = store.run(stage, shards, count.shard, count.within_shard)
+            shards = store.run(stage, shards, count.shard, count.within_shard, engine, count.opened, count.answered)
             if count.reused:
                 meter.note = f", {count.reused} of {len(shards)} shards reused"
     return shards
@@ -235,6 +250,17 @@ class _Count:
 
     def __init__(self, meter: Meter):
         self.meter, self.reused, self.inside = meter, 0, 0
+        self.pool: Pool | None = None
+
+    def opened(self, pool: Pool) -> None:
+        self.pool = pool
+
+    def answered(self, units: int, total: int) -> None:
+        """The segments of the whole corpus are translated before the shards are put together."""
+        self.meter.aside = f"{units} of {total} units translated" if units < total else self._workers()
+
+    def _workers(self) -> str:
+        return f"{self.pool.workers} workers" if self.pool and self.pool.workers > 1 else ""
 
     def within_shard(self, rows: int) -> None:
         self.inside += rows
@@ -245,5 +271,6 @@ class _Count:
             self.reused += 1
             self.meter.know(rows)
         else:
+            self.meter.aside = self._workers()
             self.meter.advance(rows - self.inside)
             self.inside = 0
