@@ -74,10 +74,10 @@ class Score(Stage):
             return translate.need_of(self.translator)
         return Need(gpus=1, memory=weights_of(self.quality.model))
 
-    def questions(self, batch: Batch, tool: Scorer | None) -> dict[Hop, list[str]]:
+    def segments(self, batch: Batch, tool: Scorer | None) -> dict[Hop, list[str]]:
         if not isinstance(tool, RoundTrip):
             return {}
-        return tool.questions([mt for side in self.sides for _, mt in side_pairs(batch, side) if mt is not None])
+        return tool.segments([mt for side in self.sides for _, mt in side_pairs(batch, side) if mt is not None])
 
     def answer(self, segments: Sequence[str], hop: Hop, tool: "RoundTrip", reason: str = "") -> None:
         tool.answer(segments, hop, reason)
@@ -123,7 +123,7 @@ class RoundTrip:
         self._engine, self._source, self._target = engine, source, target
         self.name = f"roundtrip:chrF2 by {engine.signature(target, source, back=True)}"
 
-    def questions(self, translations: Sequence[str]) -> dict[Hop, list[str]]:
+    def segments(self, translations: Sequence[str]) -> dict[Hop, list[str]]:
         """As of `Stage`: what the way back of these translations asks."""
         with under("translator"), self._engine.collecting() as asked:
             self._engine.texts(translations, self._target, self._source, back=True)

@@ -62,7 +62,7 @@ class Stage:
         """What a worker needs that runs it, and how many workers make sense."""
         return Need()
 
-    def questions(self, batch: Batch, tool: Any) -> dict[Hop, list[str]]:
+    def segments(self, batch: Batch, tool: Any) -> dict[Hop, list[str]]:
         """What `__call__` would ask a translator about the batch and nobody has asked yet, by direction.
 
         Asked first of the whole corpus, so that each distinct sentence is translated once, beside others of its length.
@@ -70,7 +70,7 @@ class Stage:
         return {}
 
     def answer(self, segments: Sequence[str], hop: Hop, tool: Any, reason: str = "") -> None:
-        """Ask the translator what `questions` of all batches came to, a unit at a time.
+        """Ask the translator what `segments` of all batches came to, a unit at a time.
 
         reason: why they are not asked, and have no translation; "" for those that are.
         """

@@ -154,7 +154,7 @@ class _Shard:
             why = f"{stage.name}: {self.reason}"
             return Outcome(0, again, rejected=Counter([why] * len(rows)))
         batch = columns(rows)
-        asked = [(hop, text) for hop, texts in stage.questions(batch, tool).items() for text in texts]
+        asked = [(hop, text) for hop, texts in stage.segments(batch, tool).items() for text in texts]
         if asked:
             path = self.output.parent / ".questions" / f"{self.output.stem}.jsonl"
             write_jsonl(path, [{"hop": hop, "text": text} for hop, text in asked])

@@ -60,7 +60,7 @@ class Translate(Stage):
     def need(self) -> Need:
         return need_of(self.keys) if self.translator else Need()
 
-    def questions(self, batch: Batch, tool: Engine | None) -> dict[Hop, list[str]]:
+    def segments(self, batch: Batch, tool: Engine | None) -> dict[Hop, list[str]]:
         if tool is None:
             return {}
         with under("translator"), tool.collecting() as asked:
