@@ -7,7 +7,7 @@ knows no task by name.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -175,6 +175,14 @@ class Item:
         }
 
 
+class Asking(NamedTuple):
+    """How a prompt is asked: what of it, beside the prompt, shapes the answer."""
+
+    max_new_tokens: int
+    system_prompt: str
+    stop: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Part:
     """One task in one language or direction, read and checked before any model is loaded.
@@ -203,6 +211,15 @@ class Part:
         """The file stem of its predictions: translation.eng-spa, instructions.spa."""
         pair = f"{self.source_lang}-{self.target_lang}" if self.source_lang else self.target_lang
         return f"{self.config.label}.{pair}"
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the model writes answers to its items."""
+        return any(item.prompt is not None for item in self.items)
+
+    @property
+    def asking(self) -> Asking:
+        return Asking(self.max_new_tokens, self.system_prompt, self.stop)
 
     @property
     def references(self) -> list[str]:

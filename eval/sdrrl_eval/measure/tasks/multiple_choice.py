@@ -77,7 +77,7 @@ class MultipleChoice(RowTask):
             raise UserError("no choices among the fields", "write choices: [a, b, ...]", key="fields")
         letters = _LETTERS if isinstance(columns, str) else _LETTERS[: len(columns)]
         needed = self.holes()[-1] if self._by_text or isinstance(columns, str) else letters[-1]
-        return checked_prompt(self._asked_with(), "", [*self.holes(), *letters], needed)
+        return checked_prompt(self._asked_with(), "", [*self.holes(), *letters, "language"], needed)
 
     def _asked_with(self) -> str:
         # A recipe's own prompt is that of either mode, unless it has an instruction too.
