@@ -407,7 +407,9 @@ def test_the_report_shows_what_a_person_looks_for(summary, records, tmp_path):
         "Settings",
     ]
     kinds = sum(len(counts) for counts in summary.reasons.values())
-    assert sum(tag == "details" for tag, _ in page.seen) == 20 + kinds + 1
+    assert (
+        sum(tag == "details" for tag, _ in page.seen) == 20 + kinds + 1 + 2
+    )  # the rest of the examples, the switch rates' numbers
     assert text.count("τ = 0.4</text>") == 3
     # Ten sets' lengths and three sides' scores.
     assert text.count("<svg") == 13
@@ -542,3 +544,33 @@ def test_without_quality_estimate_there_is_no_tau(tmp_path):
     text = written(tmp_path / "r.html", summary)
     assert "τ" not in text and "Quality estimates" not in text
     assert "tau" not in carded(tmp_path / "c.md", summary)
+
+
+def test_ten_examples_are_shown_and_the_rest_behind_a_button(summary):
+    text = report.page(summary)
+    section = text[text.index("<h2>Examples</h2>") :]
+    before, _, behind = section[: section.index("</section>")].partition("<details class='more'>")
+    assert before.count("<summary>") == 10 and "<details open>" in before
+    assert behind.startswith("<summary>Show 10 more</summary>") and behind.count("<details>") == 10
+    # Where there are no more than ten, there is no button.
+    few = make_summary([make_record(f"r{i}", random.Random(i)) for i in range(10)])
+    assert "<details class='more'>" not in report.page(few)
+
+
+def test_a_funnel_step_stands_in_the_middle(summary, records):
+    """Half of what is lost on either side; the colours are those of the legend."""
+    text = report.page(summary)
+    lost = sum(any(why.startswith("question: ") and "not translated" in why for why in r["reasons"]) for r in records)
+    half, kept = 50 * lost / len(records), 100 * (len(records) - lost) / len(records)
+    span = "<span style='width:{:.2f}%;background:{}'></span>"
+    legend = re.findall(r"<span><i style='background:(#\w+)'></i>(kept|lost in this step)</span>", text)
+    colours = {what: colour for colour, what in legend}
+    assert span.format(half, colours["lost in this step"]) + span.format(kept, colours["kept"]) in text
+
+
+def test_switch_rates_are_drawn(summary, records):
+    text = report.page(summary)
+    for subset in ("LL", "TL", "LT", "TT"):
+        words, known, switched = (sum(r["switch_counts"][subset][k] for r in records) for k in range(3))
+        assert f"{known / words:.1%} <small>of {words:,} words</small>" in text
+        assert f"{switched / known:.1%} <small>of {known:,} known</small>" in text
