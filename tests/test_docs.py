@@ -1,6 +1,9 @@
-"""The pages: their links lead somewhere, and they build as a site."""
+"""The pages: their links lead somewhere, they build as a site, and what they quote is there."""
 
+import ast
+import re
 import shutil
+from collections.abc import Iterator
 
 import pytest
 
@@ -54,3 +57,23 @@ def test_a_broken_link_ends_the_build(site, link):
         page.write(f"\n[broken]({link})\n")
     done = command("mkdocs", "build", cwd=site, check=False)
     assert done.returncode and link.rpartition("/")[2] in done.stderr
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """Every text of a module as it is written; what an f-string fills in is a "\0"."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
+
+
+def test_the_messages_of_the_page_are_those_of_the_tools():
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^### `(.+)`$", page, re.MULTILINE)
+    files = [*(ROOT / "sdrrl_factory").rglob("*.py"), *(ROOT / "eval").rglob("*.py")]
+    texts = [text.replace("`", "") for file in files for text in _texts(ast.parse(file.read_text(encoding="utf-8")))]
+    assert len(messages) > 20
+    for message in messages:
+        pattern = re.compile(".*".join(map(re.escape, message.strip(". ").split("..."))), re.DOTALL)
+        assert any(pattern.search(text) for text in texts), message
