@@ -59,6 +59,10 @@ def mistakes(
             lines[key] = UserError(f"unknown key {key}", fix, at=line(key))
         else:
             fix = f"it must be {schema.right(key, error)}"
+            value = error["input"]
+            if isinstance(value, dict) and value and not any(one is not None for one in value.values()):
+                # What YAML makes of `path: {lang}`.
+                fix += f', in quotes: "{{{next(iter(value))}}}"'
             lines[key] = UserError(f"{key} is {error['input']!r}", fix, at=line(key))
     return Mistakes(sorted(lines.values(), key=lambda mistake: order.index(mistake.at) if mistake.at in order else -1))
 

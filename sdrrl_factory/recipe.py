@@ -143,9 +143,11 @@ def _parse(path: str) -> tuple[Any, dict[str, str]]:
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         problem = getattr(err, "problem", None) or str(err).splitlines()[0]
-        raise UserError(
-            f"not YAML ({problem})", "mend the line", at=f"{path}:{mark.line + 1}" if mark else path
-        ) from None
+        line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
+        # `path: {lang}.jsonl` is the beginning of a group to YAML.
+        hole = re.search(r"\{\w+\}", re.sub(r"\"[^\"]*\"|'[^']*'", "", line))
+        fix = f"put quotes around the value with {hole[0]}" if hole else "mend the line"
+        raise UserError(f"not YAML ({problem})", fix, at=f"{path}:{mark.line + 1}" if mark else path) from None
     except OmegaConfBaseException as err:
         raise UserError(str(err).splitlines()[0], "mend the recipe", at=path) from None
     if not OmegaConf.is_dict(tree):

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from sdrrl_eval.measure.recipe import EvalConfig, ServerConfig
-from sdrrl_eval.measure.task import Task
+from sdrrl_eval.measure.row_task import RowTask
+from sdrrl_eval.measure.task import PromptedTask, Task
 from sdrrl_factory.key_table import table
 from sdrrl_factory.recipe import Group
 from sdrrl_factory.transfer import recipe as prepare
@@ -33,6 +34,8 @@ MODELS: dict[str, type[Group]] = {
     "eval": EvalConfig,
     "eval server": ServerConfig,
     "eval tasks": Task,
+    "eval tasks that ask": PromptedTask,
+    "eval tasks of rows": RowTask,
 }
 _SECTION = re.compile(r"(<!-- keys: (.+?) -->\n).*?(<!-- keys end -->)", re.DOTALL)
 
@@ -45,7 +48,14 @@ def written(text: str) -> str:
     names = [match[2] for match in _SECTION.finditer(text)]
     if sorted(names) != sorted(MODELS):
         raise ValueError(f"tables for {sorted(names)}, models for {sorted(MODELS)}")
-    return _SECTION.sub(lambda match: f"{match[1]}\n{table(MODELS[match[2]])}\n{match[3]}", text)
+    return _SECTION.sub(lambda match: f"{match[1]}\n{table(MODELS[match[2]], _inherited(match[2]))}\n{match[3]}", text)
+
+
+def _inherited(name: str) -> set[str]:
+    """The keys that stand in the table of a model it is derived from."""
+    model = MODELS[name]
+    bases = [base for base in MODELS.values() if base is not model and issubclass(model, base)]
+    return {key for base in bases for key in base.model_fields}
 
 
 if __name__ == "__main__":

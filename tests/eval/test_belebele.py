@@ -210,6 +210,14 @@ def test_braces_in_an_example_stay(tmp_path):
     assert part.prompt.format_map(part.items[0].texts).count("{A} {x}") == 2
 
 
+def test_dialects_in_one_file_are_told_apart(tmp_path):
+    rows = [ROW | {"dialect": code, "question_number": i, "question": f"{code}?"}
+            for i, code in enumerate(("eng_Latn", "spa_Latn", "fra_Latn"))]  # fmt: skip
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    parts = task(path=str(tmp_path / "all.jsonl"), langs=["spa", "eng"]).read()
+    assert [[item.texts["question"] for item in part.items] for part in parts] == [["spa_Latn?"], ["eng_Latn?"]]
+
+
 @pytest.mark.parametrize(
     ("answer", "letter"),
     [("B", "B"), ("(B)", "B"), ("(C) Los domingos", "C"), ("The correct answer is (D).", "D"), ("", ""),

@@ -41,6 +41,56 @@ def test_dev_files_lie_in_a_folder_named_dev(tmp_path):
     assert sentences_path(str(tmp_path), spanish).name == "spa_Latn.devtest"
 
 
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "text"),
+    [
+        # FLORES-200 as released, unpacked, by its devtest; with a hole in the path.
+        (("devtest/eng_Latn.devtest", "devtest/spa_Latn.devtest"), "", "One.\nTwo.\n"),
+        (("eng_Latn.devtest", "spa_Latn.devtest"), "{flores}.devtest", "One.\nTwo.\n"),
+        (("x/eng.txt", "x/spa.txt"), "x/{lang}.txt", "One.\nTwo.\n"),
+        # FLORES-101: ISO 639-3 without a script.
+        (("devtest/eng.devtest", "devtest/spa.devtest"), "", "One.\nTwo.\n"),
+        # FLORES+: rows.
+        (
+            ("devtest/eng_Latn.jsonl", "devtest/spa_Latn.jsonl"),
+            "",
+            '{"id": 1, "text": "One."}\n{"id": 2, "text": "Two."}',
+        ),
+        (("dev/eng_Latn.jsonl", "dev/spa_Latn.jsonl"), "dev", '{"id": 1, "text": "One."}\n{"id": 2, "text": "Two."}'),
+        (("eng_Latn.jsonl", "spa_Latn.jsonl"), "{flores}.jsonl", '{"text": "One."}\n{"text": "Two."}'),
+    ],
+)
+def test_the_shapes_of_its_releases(tmp_path, names, path, text):
+    for name in names:
+        write(tmp_path, name, text if "eng" in name else text.replace("One", "Uno"))
+    there, back = task(path=str(tmp_path / path), metrics=["chrf"]).read()
+    assert [item.texts["source"] for item in there.items] == ["One.", "Two."] == back.references
+    assert there.references == ["Uno.", "Two."]
+    assert [Path(file).name for file in there.files] == [Path(name).name for name in names]
+
+
+def test_flores_plus_has_codes_of_its_own_and_parquet(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "devtest").mkdir()
+    for code, text in (("eng_Latn", "One."), ("cmn_Hans", "一。"), ("ekk_Latn", "Üks.")):
+        pq.write_table(pa.table({"id": [1], "text": [text]}), tmp_path / f"devtest/{code}.parquet")
+    parts = task(path=str(tmp_path), langs=["zho", "est"], metrics=["chrf"]).read()
+    assert [part.references for part in parts[::2]] == [["一。"], ["Üks."]]
+
+
+def test_one_file_is_not_two_languages(tmp_path):
+    write(tmp_path, "all.txt", "One.\n")
+    with pytest.raises(UserError, match=r"^path: .*all.txt would be both eng and spa; write \{lang\} into it"):
+        task(path=str(tmp_path / "all.txt")).read()
+
+
 def test_scores_are_the_sacrebleu_commands(tmp_path):
     part = task().read()[0]
     outputs = ["El río es muy ancho cerca de la ciudad.", "Ella compró tres manzanas.", "Nadie sabía la respuesta."]

@@ -81,6 +81,9 @@ def test_dolly_and_bactrian_as_they_come(tmp_path):
     assert prompts(task_of(task="off_target", path=str(dolly), langs=["eng"])) == [
         [("1", "When did it open?\nIt opened in 1999."), ("2", "Name a river.")]
     ]
+    # Its answers are the references of `instructions`.
+    [part] = task_of(task="instructions", path=str(dolly), langs=["eng"]).read()
+    assert part.references == ["In 1999.", "The Ebro."]
     for code, text in {"es": json.dumps(BACTRIAN), "ja": "\n".join(map(json.dumps, BACTRIAN))}.items():
         (tmp_path / f"{code}.json.gz").write_bytes(gzip.compress(text.encode()))
     (tmp_path / "id.json").write_text(json.dumps(BACTRIAN, indent=1), encoding="utf-8")

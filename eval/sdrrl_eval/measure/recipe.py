@@ -107,7 +107,7 @@ class EvalConfig(Group):
     """Whether a reasoning model thinks first; null: as its template has it. Thoughts are never part of an answer."""
     chat_template_kwargs: dict[str, JsonValue] = {}
     """What the checkpoint's own chat template is given besides, here or on the server."""
-    system_prompt: str = ""
+    system_prompt: str | None = None
     """Before every question; a task may set its own."""
     server: ServerConfig | None = None
     max_samples: int | None = Field(default=None, ge=1)
