@@ -8,8 +8,11 @@ benchmarks/significance.py repeats and docs/evaluation.md reports:
   It needs no assumption on the score, hence serves means and corpus scores alike. Of right/wrong items the swaps have a
   closed form, the exact test of McNemar (1947). The p-value of `sacrebleu --paired-bs` is of one tail where the
   difference is clear: twice as many differences are marked as the level says.
+- items that share a passage are drawn and swapped together: of two questions on one text a model has both right, or
+  both wrong, more often than chance would have it, and they are no two independent draws.
 - intervals: the bootstrap-t (Efron 1979; Hall 1988, "percentile-t"), as percentiles of the resamples cover too seldom
-  below 30 items. Rates have Wilson's interval (1927), modified near 0 and 100% by Brown, Cai and DasGupta (2001).
+  below 30 items. Rates have Wilson's interval (1927), modified near 0 and 100% by Brown, Cai and DasGupta (2001); where
+  items are drawn together, that of as many items as have the rate's jackknife error.
 """
 
 import hashlib
@@ -45,7 +48,7 @@ class Statistics:
         value: the score of summed rows of the table, [..., statistics] -> [...].
         items: their names, the same in every system; parallel items of several languages share a name.
         bounds: between which the score must lie.
-        rate: whether an item is right (100) or wrong (0), and no more.
+        rate: whether an item is right (100) or wrong (0), and no more; the table's second column then counts items.
     """
 
     table: Array
@@ -62,6 +65,21 @@ class Statistics:
         row = {item: i for i, item in enumerate(self.items)}
         table = self.table[[row[item] for item in items]]
         return Statistics(table, self.value, tuple(items), self.bounds, self.rate)
+
+    def grouped(self, groups: Sequence[Hashable]) -> "Statistics":
+        """The same score, its items drawn and swapped together that share a group; groups: of each item, in order."""
+        import numpy as np
+
+        index = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+        # A score is computed from sums, so a group's sums stand for its items.
+        table = np.zeros((len(index), self.table.shape[1]))
+        np.add.at(table, [index[group] for group in groups], self.table)
+        return Statistics(table, self.value, tuple(index), self.bounds, self.rate)
+
+    @property
+    def has_groups(self) -> bool:
+        """Of a rate, whether several of its items are drawn together."""
+        return self.rate and bool((self.table[:, 1] > 1).any())
 
 
 def ratio(
@@ -100,9 +118,12 @@ def interval(parts: Sequence[Statistics], seed: int = SEED) -> tuple[float, floa
     if all(part.rate for part in parts) or (not error and math.isfinite(bounds[1])):
         share = min(max(score / 100, 0.0), 1.0)
         size = float(len(names))
-        if len(parts) > 1 and error:
-            # An average of rates has the interval of so many items as have its standard error.
+        has_groups = any(part.has_groups for part in parts)
+        if (len(parts) > 1 or has_groups) and error:
+            # An average of rates, or one of groups, has the interval of so many items as have its standard error.
             size = 1 + share * (1 - share) / (error / 100) ** 2
+        if len(parts) == 1 and has_groups:
+            size = min(size, float(parts[0].table[:, 1].sum()))
         low, high = wilson(share * size, size)
         return 100 * low, 100 * high
     degrees = max(len(names), 2) - 1

@@ -26,6 +26,13 @@ def task_of(**keys) -> Task:
         return load(EvalConfig, f.name).config.tasks[0]
 
 
+def without_times(results: str) -> str:
+    """The text of a results.json but for what differs from one run to the next."""
+    values = json.loads(results)
+    assert values.pop("times")
+    return json.dumps(values)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tiny) -> str:
     return str(tiny)

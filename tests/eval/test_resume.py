@@ -19,6 +19,7 @@ from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.lm import LM, Generation
 from sdrrl_factory.models.remembered import RememberedModel
 from tests.conftest import BIN, ROOT
+from tests.eval.conftest import without_times
 
 BATCH = 2
 
@@ -43,9 +44,10 @@ def write_recipe(folder: Path, checkpoint: str, questions: int) -> Path:
     return folder / "out"
 
 
-def written(out: Path) -> dict[str, bytes]:
-    files = [out / "results.json", *sorted((out / "predictions").iterdir())]
-    return {str(p.relative_to(out)): p.read_bytes() for p in files}
+def written(out: Path) -> dict[str, bytes | str]:
+    files = sorted((out / "predictions").iterdir())
+    results = without_times((out / "results.json").read_text(encoding="utf-8"))
+    return {"results.json": results, **{str(p.relative_to(out)): p.read_bytes() for p in files}}
 
 
 def done(out: Path) -> int:

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from sdrrl_eval.measure import runner
 from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.languages import language
 from sdrrl_factory.models.checkpoint import model_hash
 from sdrrl_factory.models.lm import LM
-from tests.eval.conftest import task_of
+from tests.eval.conftest import task_of, without_times
 
 
 def recipe(files: Path, checkpoint: str, **keys) -> EvalConfig:
@@ -68,7 +70,8 @@ def test_a_whole_run(evaluation, checkpoint):
     files, results, _ = evaluation
     out = files / "out"
     assert json.loads((out / "results.json").read_text(encoding="utf-8")) == results
-    assert list(results) == ["model", "model_hash", "recipe", "versions", "decoding", "scores", "parts"]
+    keys = ["model", "model_hash", "recipe", "versions", "decoding", "scores", "parts", "config", "data", "times"]
+    assert list(results) == keys
     assert (results["model"], results["recipe"]) == (checkpoint, "some.yaml")
     libraries = {"torch", "transformers", "tokenizers", "numpy", "sacrebleu"}
     assert set(results["versions"]) == libraries | {"python", "sdrrl_factory"}
@@ -178,7 +181,8 @@ def test_the_same_inputs_write_the_same_bytes(evaluation, checkpoint, capsys):
     files, _, _ = evaluation
 
     def written():
-        return {str(p.relative_to(files)): p.read_bytes() for p in sorted((files / "out").rglob("*.json*"))}
+        texts = {str(p.relative_to(files)): p.read_text("utf-8") for p in sorted((files / "out").rglob("*.json*"))}
+        return texts | {"out/results.json": without_times(texts["out/results.json"])}
 
     before = written()
     assert len(before) == 8
@@ -191,9 +195,75 @@ def test_the_same_inputs_write_the_same_bytes(evaluation, checkpoint, capsys):
 
 
 def test_max_samples_takes_the_first(files, checkpoint):
-    parts = runner.plan(recipe(files, checkpoint, max_samples=2))
+    parts = runner.plan(recipe(files, checkpoint, max_samples=2, draw="first"))
     assert {part.name: [item.id for item in part.items] for part in parts}["translation.spa-eng"] == ["1", "2"]
     assert all(len(part.items) == 2 for part in parts)
+
+
+def test_max_samples_draws_the_same_items_in_every_language(tmp_path):
+    (tmp_path / "flores").mkdir()
+    for code in ("eng_Latn", "spa_Latn"):
+        (tmp_path / f"flores/{code}.devtest").write_text("\n".join(f"{code} {i}" for i in range(1000)))
+    task = task_of(task="translation", path=str(tmp_path / "flores"), langs=["spa"])
+
+    def drawn(**keys) -> list[list[int]]:
+        config = EvalConfig(model="m", output_dir=str(tmp_path), tasks=[task], **keys)
+        return [[int(item.id) for item in part.items] for part in runner.plan(config)]
+
+    there, back = drawn(max_samples=200)
+    assert there == back == sorted(set(there)) and len(there) == 200
+    # Over the whole file, each item as likely as any other: the mean of 200 of 1,000 lies within 4 standard errors.
+    assert abs(sum(there) / 200 - 500.5) < 4 * 288.7 * (0.8 / 200) ** 0.5
+    assert drawn(max_samples=200) == [there, back]
+    # More items hold those of fewer, another seed has others.
+    assert set(there) < set(drawn(max_samples=300)[0])
+    assert len(set(there) & set(drawn(max_samples=200, seed=1)[0])) < 80
+    assert drawn(max_samples=2000)[0] == list(range(1, 1001))
+
+
+def test_results_tell_the_resolved_recipe_and_the_hash_of_every_data_file(evaluation, checkpoint):
+    import hashlib
+
+    files, results, _ = evaluation
+    names = ["flores/eng_Latn.devtest", "flores/spa_Latn.devtest", "instructions.eng.jsonl", "instructions.spa.jsonl"]
+    expected = {str(files / name): hashlib.sha256((files / name).read_bytes()).hexdigest() for name in names}
+    assert results["data"] == expected
+    # What is written is a recipe that gives the same again.
+    assert EvalConfig.model_validate(results["config"]) == recipe(files, checkpoint)
+    started = datetime.fromisoformat(results["times"].pop("started"))
+    assert abs((datetime.now(UTC) - started).total_seconds()) < 3600
+    assert all(0 <= seconds < 3600 for seconds in results["times"].values()) and len(results["times"]) == 2
+    results["times"]["started"] = started.isoformat(timespec="seconds")
+
+
+def test_one_file_as_two_languages_is_refused(files):
+    (files / "instructions.por.jsonl").write_bytes((files / "instructions.spa.jsonl").read_bytes())
+    task = task_of(task="off_target", path=str(files / "instructions.{lang}.jsonl"), langs=["spa", "por"])
+    with pytest.raises(UserError, match="^tasks.0.path: spa and por have the same texts; name a file for each"):
+        runner.plan(recipe(files, "./no/model", tasks=[task]))
+
+
+@pytest.mark.parametrize(
+    ("code", "limits"), [("spa", [256, 64]), ("jpn", [384, 96]), ("tha", [1024, 256]), ("khm", [1536, 384])]
+)
+def test_the_limit_of_an_answer_is_by_task_and_script_unless_named(tmp_path, code, limits):
+    flores = language(code).flores
+    (tmp_path / "flores").mkdir()
+    for name in ("eng_Latn", flores):
+        (tmp_path / f"flores/{name}.devtest").write_text(f"{name}\n")
+    (tmp_path / f"q.{code}.jsonl").write_text('{"instruction": "a"}\n')
+
+    def limits_of(**keys) -> list[int]:
+        tasks = [
+            task_of(task="translation", path=str(tmp_path / "flores"), langs=[code]),
+            task_of(task="off_target", path=str(tmp_path / "q.{lang}.jsonl"), langs=[code]),
+        ]
+        parts = runner.plan(EvalConfig(model="m", output_dir=str(tmp_path), tasks=tasks, **keys), scoring=False)
+        return [part.max_new_tokens for part in parts]
+
+    into, back, off_target = limits_of()
+    assert [into, off_target] == limits and back == 256
+    assert limits_of(max_new_tokens=7) == [7, 7, 7]
 
 
 def test_model_hash_is_the_shells(checkpoint):
@@ -326,18 +396,18 @@ def test_a_checkpoint_that_is_not_there(files):
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        (dict(shots=5), "unknown key tasks.0.shots; known keys: task, path, langs, max_new_tokens$"),
-        (dict(metrics=["chrf"]), "unknown key tasks.0.metrics; known keys: task, path, langs, max_new_tokens$"),
+        (dict(shots=5), "unknown key tasks.0.shots; known keys: task, path, langs, name, max_new_tokens$"),
+        (dict(metrics=["chrf"]), "unknown key tasks.0.metrics; known keys: task, path, langs, name, max_new_tokens$"),
         (dict(identifier="cld3"), "unknown key tasks.0.identifier; known keys: task, "),
-        (dict(task="instructions", mode="generate"), "unknown key tasks.0.mode; known keys: .*, metrics$"),
+        (dict(task="mkqa", mode="generate"), "unknown key tasks.0.mode; known keys: .*, prompt, metrics$"),
         (dict(task="off_target", identifer="cld3"), "unknown key tasks.0.identifer; did you mean tasks.0.identifier"),
         (dict(task="instructions", metrics=["chfr"]), r"tasks.0.metrics.0 is 'chfr'; .* \(did you mean chrf\?\)$"),
         (dict(task="translation", metrics=["rouge"]), r"0 is 'rouge'; it must be bleu \| chrf \| chrf\+\+ \| comet$"),
         (
             dict(task="instruction"),
-            r"tasks.0.task is 'instruction'; it must be belebele \| .*did you mean instructions",
+            r"tasks.0.task is 'instruction'; it must be answer_language \| belebele \| .*did you mean instructions",
         ),
-        (dict(task=None), r"tasks.0.task is 'None'; it must be belebele \| "),
+        (dict(task=None), r"tasks.0.task is 'None'; it must be answer_language \| belebele \| "),
     ],
 )
 def test_keys_that_do_not_go_together_are_one_line(files, keys, expected):
@@ -525,7 +595,7 @@ def test_the_command_line_names_the_line_of_a_mistake(files, checkpoint, capsys)
     path.write_text(f"model: {checkpoint}\noutput_dir: {files}/out\n{tasks}")
     assert main(["eval", str(path)]) == 2
     told = capsys.readouterr().err
-    known = "task, path, langs, max_new_tokens"
+    known = "task, path, langs, name, max_new_tokens"
     assert told == f"sdrrl: {path}:7: unknown key tasks.0.shots; known keys: {known}\n"
     path.write_text(path.read_text().replace("  shots: 3\n", "").replace("[spa]", "[es]"))
     assert main(["eval", str(path)]) == 2

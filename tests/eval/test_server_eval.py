@@ -1,5 +1,6 @@
 """The same recipe through a server on this machine that speaks OpenAI's chat completions."""
 
+import csv
 import json
 import threading
 from collections import Counter
@@ -8,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from sdrrl_eval.compare.command import compare
 from sdrrl_eval.measure import runner
 from sdrrl_eval.measure.recipe import EvalConfig, ServerConfig
+from sdrrl_eval.measure.runner import has_missing_answers
+from sdrrl_factory.cli import main
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models import server as client
 from sdrrl_factory.models.lm import LM
@@ -104,7 +108,8 @@ def test_a_server_that_runs_the_checkpoint_gives_its_numbers(files, checkpoint, 
     assert remote["decoding"]["server"] == fake.url and "openai" in remote["versions"]
     assert KEY not in "".join(p.read_text() for p in (files / "out").rglob("*.json*"))
     asked = len(fake.requests)
-    assert runner.run(recipe(files, fake.url), "r.yaml") == remote and len(fake.requests) == asked
+    again = runner.run(recipe(files, fake.url), "r.yaml")
+    assert again | {"times": remote["times"]} == remote and len(fake.requests) == asked
 
 
 def test_what_fails_is_counted_told_and_asked_again(files, serve, capsys):
@@ -123,11 +128,53 @@ def test_what_fails_is_counted_told_and_asked_again(files, serve, capsys):
     assert about["finish"] == {"error: 400: as told": 1, "stop": 2} and about["empty"] == 1
     [score] = results["scores"]
     assert score["value"] == pytest.approx(100 / 3, abs=1e-4) and score["confusion"] == {"spa": 2, "": 1}
+    assert score["remarks"] == {"missing": 1} and has_missing_answers(results)
+    assert "33.3%ᵐ" in said and "1 of 3 without an answer" in said
+    assert "1 answers did not come and are scored as empty; the same command asks for them again" in said
     rows = [json.loads(line) for line in predictions(files)["off_target.spa.jsonl"].splitlines()]
     assert [r["finish"] for r in rows] == ["stop", "error: 400: as told", "stop"] and rows[1]["output"] == ""
     broken["now"], asked = False, len(fake.requests)
-    assert runner.run(recipe(files, fake.url, *tasks), "r.yaml")["scores"][0]["value"] == 0
+    results = runner.run(recipe(files, fake.url, *tasks), "r.yaml")
+    assert results["scores"][0]["value"] == 0 and "remarks" not in results["scores"][0]
+    assert not has_missing_answers(results)
     assert len(fake.requests) == asked + 1
+
+
+def test_every_fifth_request_fails_and_every_table_says_so(files, serve, capsys):
+    """As issue 12 has it: 40 questions without retries, status 3; `compare` marks the score and counts the answers."""
+    rows = [{"id": f"q{i}", "instruction": f"Pregunta {i}"} for i in range(40)]
+    (files / "q.spa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def answer(prompt, limit):
+        if int(prompt.split()[-1]) % 5 == 0 and failing["now"]:
+            return 400
+        return "Sí, claro que sí, mañana por la tarde.", "length" if prompt == "Pregunta 3" else "stop"
+
+    failing, fake = {"now": True}, serve(answer)
+    keys = {"model": "m", "server": {"base_url": fake.url, "api_key_env": "THE_KEY", "retries": 0}}
+    keys["tasks"] = [{"task": "off_target", "path": str(files / "q.spa.jsonl"), "langs": ["spa"]}]
+    (files / "r.yaml").write_text(json.dumps(keys | {"output_dir": str(files / "broken")}))
+    assert main(["eval", str(files / "r.yaml")]) == 3
+    assert "8 of 40 without an answer, 1 of 40 cut off" in " ".join(capsys.readouterr().out.split())
+    failing["now"] = False
+    assert main(["eval", str(files / "r.yaml"), f"output_dir={files / 'whole'}"]) == 0
+    folders = [str(files / "broken"), str(files / "whole")]
+    tables = {"markdown_file": files / "t.md", "latex_file": files / "t.tex", "csv_file": files / "t.csv"}
+    capsys.readouterr()
+    comparison = compare(folders)
+    report = comparison.write(**tables)
+    comparison.print()
+    told = capsys.readouterr().out
+    assert "20.0%ᵐᶜ" in told and "0.0%ᶜ" in told
+    assert "ᵐ answers that did not come, scored as if nothing had been said: broken off target spa 8 of 40" in told
+    assert "ᶜ answers cut off at the limit of new tokens: broken off target spa 1 of 40; whole off target" in told
+    page = report.read_text(encoding="utf-8")
+    assert "<sup>m</sup><sup>c</sup>" in page
+    assert "8 of 40 without an answer, 1 of 40 cut off" in page
+    assert "ᵐᶜ" in (files / "t.md").read_text() and r"$^{\mathrm{m}}$$^{\mathrm{c}}$" in (files / "t.tex").read_text()
+    by_system = {row["system"]: row for row in csv.DictReader((files / "t.csv").open(encoding="utf-8"))}
+    assert (by_system["broken"]["missing"], by_system["broken"]["cut_off"]) == ("8", "1")
+    assert (by_system["whole"]["missing"], by_system["whole"]["cut_off"]) == ("0", "1")
 
 
 def test_a_server_that_goes_down_is_one_line_and_what_is_done_is_kept(files, serve):

@@ -68,6 +68,7 @@ def record(tiny: Path, folder: Path) -> dict[str, dict[str, str | float]]:
         "model=tiny",
         "output_dir=eval",
         "max_samples=6",
+        "draw=first",
         "max_new_tokens=12",
         cwd=folder,
     )

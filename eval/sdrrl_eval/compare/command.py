@@ -73,6 +73,7 @@ def compare(
         published=beside,
         differences=differences(systems),
         legend=_legend(len(tests), correct) if len(systems) > 1 else _RANKS,
+        remarks=layout.remark_notes(systems, scores),
         notes=layout.notes(systems, scores, left_out) + _sacrebleu_notes(entries, sacrebleu),
         cases=cases.most_changed(systems, scores) if case_ids is None else cases.by_id(systems, scores, case_ids),
         samples=cases.first_items(systems, scores),

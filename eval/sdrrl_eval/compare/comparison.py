@@ -30,7 +30,8 @@ class Comparison:
         tables: in the paper's shape, a language a column. score_table: of `single`, a system a column.
         published: the paper's tables with the runs below.
         differences: in how the answers were made, a line each.
-        legend: what the marks mean. notes: what each number stands on, and what is missing.
+        legend: what the marks mean. remarks: what the raised letters do, a line each, with the counts of each system.
+        notes: what each number stands on, and what is missing.
         cases: the case study. samples: the first items of each file.
         curves: the losses of a training, by subset. picture: the SVG that `sdrrl tsne` drew.
         correction: "holm" where the p-values are corrected for the number of tests.
@@ -45,6 +46,7 @@ class Comparison:
     published: list[Table] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     legend: str = ""
+    remarks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
     samples: list[Case] = field(default_factory=list)
@@ -65,7 +67,7 @@ class Comparison:
             terminal.print_table(table, console)
         if self.score_table:
             terminal.print_scores(self.score_table, console)
-        for line in [self.legend, *self.notes]:
+        for line in [self.legend, *self.remarks, *self.notes]:
             console.print(Text(line, style="dim"), soft_wrap=True)
 
     def write(
@@ -101,11 +103,11 @@ class Comparison:
         _write(path, report.page(self))
         tables = self.tables + ([self.score_table] if self.score_table else []) + self.published
         if markdown_file:
-            _write(markdown_file, markdown(tables, self.legend, self.differences))
+            _write(markdown_file, markdown(tables, self.legend, self.differences, self.remarks))
         if latex_file:
-            _write(latex_file, latex(tables, self.legend, self.differences))
+            _write(latex_file, latex(tables, self.legend, self.differences, self.remarks))
         if json_file:
-            _write(json_file, export.as_json(self.entries, self.legend, self.differences, self.correction))
+            _write(json_file, export.as_json(self))
         if csv_file:
             _write(csv_file, export.as_csv(self.entries))
         return path

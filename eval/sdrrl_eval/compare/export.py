@@ -4,13 +4,16 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sdrrl_eval import resampling
+from sdrrl_eval import remarks, resampling
 from sdrrl_eval.compare import rescoring
 from sdrrl_eval.compare.runs import Run, predictions, stem
 from sdrrl_eval.compare.shared import SharedScore
 from sdrrl_factory.errors import UserError
+
+if TYPE_CHECKING:
+    from sdrrl_eval.compare.comparison import Comparison
 
 SACREBLEU = ("bs", "ar")
 
@@ -43,6 +46,7 @@ def entries(runs: Sequence[Run], scores: Sequence[SharedScore], sacrebleu: str |
                 "p": score.p(i) if i else None,
                 "p_corrected": score.deciding_p(i) if i and score.corrected is not None else None,
                 "marks": score.marks(i),
+                **{kind: result.get("remarks", {}).get(kind, 0) for kind in remarks.KINDS},
                 "note": score.mismatch or score.common,
             }
             if sacrebleu:
@@ -51,15 +55,21 @@ def entries(runs: Sequence[Run], scores: Sequence[SharedScore], sacrebleu: str |
     return found
 
 
-def as_json(scores: Sequence[dict], legend: str, differences: Sequence[str], correction: str | None) -> str:
+def as_json(comparison: "Comparison") -> str:
     settings = {
         "level": resampling.LEVEL,
-        "correction": correction,
+        "correction": comparison.correction,
         "permutations": resampling.PERMUTATIONS,
         "seed": resampling.SEED,
         "min_items": resampling.MIN_ITEMS,
     }
-    whole = {"legend": legend, "settings": settings, "differences": list(differences), "scores": list(scores)}
+    whole = {
+        "legend": comparison.legend,
+        "settings": settings,
+        "differences": comparison.differences,
+        "remarks": comparison.remarks,
+        "scores": comparison.entries,
+    }
     return json.dumps(whole, ensure_ascii=False, indent=2) + "\n"
 
 

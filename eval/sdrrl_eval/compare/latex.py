@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sdrrl_eval import remarks
 from sdrrl_eval.compare.tables import Cell, Line, Table, labels
 
 _CHARACTERS = {c: "\\" + c for c in "&%$#_{}"} | {
@@ -14,6 +15,7 @@ _CHARACTERS = {c: "\\" + c for c in "&%$#_{}"} | {
     "ⁿ": r"$^{\mathrm{n}}$",
     "ᵗ": r"$^{\mathrm{t}}$",
     "ˢ": r"$^{\mathrm{s}}$",
+    **{mark: rf"$^{{\mathrm{{{letter}}}}}$" for mark, letter in remarks.RAISED.items()},
     "…": r"\dots{}",
     "|": r"\textbar{}\allowbreak{}",  # a signature is one long word
     '"': r"\textquotedbl{}",
@@ -26,11 +28,14 @@ _CHARACTERS = {c: "\\" + c for c in "&%$#_{}"} | {
 _LAST_LATIN = 0x17F  # what the T1 encoding has letters up to
 
 
-def latex(tables: Sequence[Table], legend: str, differences: Sequence[str] = ()) -> str:
+def latex(
+    tables: Sequence[Table], legend: str, differences: Sequence[str] = (), remark_notes: Sequence[str] = ()
+) -> str:
     """A file to \\input: booktabs and graphicx are needed. A wide table is scaled to the width of the text.
 
     Each has a caption, a \\label and, below the table, what its numbers stand on.
     differences: what differs between the systems in how their answers were made; they stand below each.
+    remark_notes: what the raised letters mean; each stands below the tables that have its letter.
     """
     parts = ["% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs,graphicx}"]
     for label, table in zip(labels(tables), tables, strict=True):
@@ -47,7 +52,12 @@ def latex(tables: Sequence[Table], legend: str, differences: Sequence[str] = ())
                 lines.append(rf"\cmidrule{{1-{width}}}")
             lines += map(_line, block.lines)
         lines += [r"\bottomrule", r"\end{tabular}}"]
-        notes = [*table.notes, *table.basis, *(f"Differs: {line}" for line in differences)]
+        notes = [
+            *table.notes,
+            *table.remarks(remark_notes),
+            *table.basis,
+            *(f"Differs: {line}" for line in differences),
+        ]
         if notes:
             below = r" \par ".join(map(_escape, notes))
             lines += [r"\par\smallskip", rf"\parbox{{\textwidth}}{{\footnotesize\raggedright {below}}}"]
@@ -76,4 +86,4 @@ def _cell(cell: Cell) -> str:
         text = rf"\textbf{{{text}}}"
     elif cell.rank == 2:
         text = rf"\underline{{{text}}}"
-    return text + _escape(cell.marks)
+    return text + _escape(cell.remarks + cell.marks)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from sdrrl_eval import resampling, show
+from sdrrl_eval import remarks, resampling, show
 from sdrrl_eval.compare.runs import ENGLISH, Run
 from sdrrl_eval.compare.shared import SIDES, SharedScore
 from sdrrl_eval.compare.tables import Block, Cell, Line, Table
@@ -57,11 +57,15 @@ def language_name(code: str) -> str:
 
 def cell(score: SharedScore, run: int) -> Cell:
     """One run's score as every table shows it."""
-    bounds = score.scores[run]["ci95"]
+    entry = score.scores[run]
+    bounds = entry["ci95"]
     return Cell(
         text=score.value(run),
         rank=score.ranks[run],
         marks=score.marks(run),
+        remarks=remarks.marks(entry),
+        # Of an average, what its parts are marked for.
+        remarks_text="" if score.parts else remarks.words(entry),
         interval=" to ".join(show.number(score.metric, bound) for bound in bounds) if bounds else "",
         change=score.change(run)[0] if run else "",
         p=score.deciding_p(run) if run else None,
@@ -81,6 +85,25 @@ def notes(runs: Sequence[Run], scores: Sequence[SharedScore], left_out: Sequence
         lines.append(f"no p-value, as predictions/ is not there or does not give the score: {_names(untested)}")
     if left_out:
         lines.append(f"not in every run, left out: {', '.join(left_out)}")
+    return lines
+
+
+def remark_notes(runs: Sequence[Run], scores: Sequence[SharedScore]) -> list[str]:
+    """What the raised letters behind the scores mean, and how many answers of which system they stand for."""
+    lines = []
+    for kind in remarks.KINDS:
+        systems = []
+        for i, run in enumerate(runs):
+            # The scores of a part have its answers in common.
+            parts = {
+                f"{show.task(score.task)} {score.direction}": remarks.share(score.scores[i], kind)
+                for score in scores
+                if kind in score.scores[i].get("remarks", {})
+            }
+            if parts:
+                systems.append(f"{run.name} {', '.join(f'{part} {share}' for part, share in parts.items())}")
+        if systems:
+            lines.append(f"{remarks.mark(kind)} {remarks.MEANINGS[kind]}: {'; '.join(systems)}")
     return lines
 
 

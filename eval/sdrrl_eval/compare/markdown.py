@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from sdrrl_eval.compare.tables import Cell, Table, labels
 
 
-def markdown(tables: Sequence[Table], legend: str, differences: Sequence[str] = ()) -> str:
+def markdown(
+    tables: Sequence[Table], legend: str, differences: Sequence[str] = (), remark_notes: Sequence[str] = ()
+) -> str:
     """One Markdown table each, below an anchor to link to; underlining is HTML's <u>, as Markdown has no sign for it.
 
     differences: what differs between the systems in how their answers were made; they stand first.
+    remark_notes: what the raised letters mean; each stands below the tables that have its letter.
     """
     parts = [f"Differs: {_escape(line)}\n" for line in differences]
     for label, table in zip(labels(tables), tables, strict=True):
@@ -22,7 +25,7 @@ def markdown(tables: Sequence[Table], legend: str, differences: Sequence[str] = 
             for line in block.published + block.lines:
                 lines.append(_row([_escape(line.full_name), *map(_cell, line.cells)]))
         parts.append("\n".join(lines) + "\n")
-        parts += [f"{_escape(note)}\n" for note in table.notes + table.basis]
+        parts += [f"{_escape(note)}\n" for note in table.notes + table.remarks(remark_notes) + table.basis]
     return "\n".join([*parts, f"{_escape(legend)}\n"])
 
 
@@ -40,4 +43,4 @@ def _cell(cell: Cell) -> str:
         text = f"**{text}**"
     elif cell.rank == 2:
         text = f"<u>{text}</u>"
-    return text + cell.marks
+    return text + cell.remarks + cell.marks

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 
-from sdrrl_eval import show
+from sdrrl_eval import remarks, show
 from sdrrl_eval.compare.rescoring import signature_parts
 from sdrrl_eval.compare.runs import ENGLISH, Key, Run
 from sdrrl_eval.compare.shared import SIDES
@@ -24,7 +24,7 @@ _ITEMS = {"belebele": 900, "flores": 1012, "mkqa": 6758}
 _XLSUM = {"eng": 11535, "ind": 4780, "jpn": 889, "kor": 550, "por": 7175, "tha": 826, "ukr": 5399, "vie": 4013}
 # Marks of a cell whose score stands on something else.
 _MARKS = {"ᵗ": "another BLEU tokenizer than the paper's", "ⁿ": "another number of items", "ˢ": "examples in the prompt"}
-_SETS = {f"table{n}": [n] for n in range(2, 13)} | {"llama2": [2, 3, 4, 5], "seallm": [8, 9, 10, 11]}
+SETS = {f"table{n}": [n] for n in range(2, 13)} | {"llama2": [2, 3, 4, 5], "seallm": [8, 9, 10, 11]}
 _DASH = "–"
 _CAVEAT = (
     "Published figures of the SDRRL paper's Table {table} ({model}), above the line, not measured here; test items, "
@@ -34,10 +34,10 @@ _CAVEAT = (
 
 def tables(name: str) -> list[dict]:
     """The data of "table2" ... "table12", "llama2" (Tables 2 to 5) or "seallm" (8 to 11)."""
-    if name not in _SETS:
-        raise UserError(f"--paper {name}: unknown", f"known: {', '.join(_SETS)}")
+    if name not in SETS:
+        raise UserError(f"--paper {name}: unknown", f"known: {', '.join(SETS)}")
     folder = files("sdrrl_eval") / "compare" / "paper"
-    return [json.loads((folder / f"table{number}.json").read_text("utf-8")) for number in _SETS[name]]
+    return [json.loads((folder / f"table{number}.json").read_text("utf-8")) for number in SETS[name]]
 
 
 def beside(runs: Sequence[Run], name: str) -> list[Table]:
@@ -69,6 +69,10 @@ def _table(data: dict, runs: Sequence[Run]) -> Table | None:
         for run, run_keys, cells in zip(runs, keys, ranked(values, 2), strict=True):
             marks = [_marks(run, column) for column in run_keys]
             cells = [replace(c, marks="" if c.text == _DASH else m) for c, m in zip(cells, marks, strict=True)]
+            cells = [
+                cell if cell.text == _DASH else replace(cell, remarks=_remarks(run, column))
+                for cell, column in zip(cells, run_keys, strict=True)
+            ]
             marked |= {mark for c in cells for mark in c.marks}
             if any(c.text != _DASH for c in cells):
                 lines.append(Line(run.name, cells))
@@ -170,6 +174,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _minus(row: list[float | None], base: list[float | None]) -> list[float | None]:
     return [None if a is None or b is None else a - b for a, b in zip(row, base, strict=True)]
+
+
+def _remarks(run: Run, keys: Sequence[Key]) -> str:
+    return remarks.marks({"remarks": remarks.total([score for key in keys if (score := run.score(key))])})
 
 
 def _marks(run: Run, keys: Sequence[Key]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from sdrrl_eval import show
+from sdrrl_eval import remarks, show
 from sdrrl_eval.compare import curves
 from sdrrl_eval.compare.cases import Case
 from sdrrl_eval.compare.foreign import foreign
@@ -80,6 +80,7 @@ def page(comparison: "Comparison") -> str:
         tables=comparison.tables + comparison.published,
         score_table=comparison.score_table,
         has_changes=len(systems) <= MAX_CHANGES,
+        raised=remarks.RAISED,
         notes=notes,
         folded_notes=folded_notes,
         details=_details(comparison),
@@ -137,7 +138,7 @@ def _notes(comparison: "Comparison") -> tuple[list[str], list[str]]:
         shown = [f"{arrows}; a cell's 95% interval shows where the pointer rests on it"]
     else:
         shown = [f"{arrows}; below each value its 95% interval over the items"]
-    shown.append(comparison.legend)
+    shown += [comparison.legend, *comparison.remarks]
     if len(comparison.notes) <= _MAX_NOTES:
         return shown + comparison.notes, []
     return shown, comparison.notes

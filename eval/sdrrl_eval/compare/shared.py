@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from sdrrl_eval import resampling, show
+from sdrrl_eval import remarks, resampling, show
 from sdrrl_eval.compare import rescoring
 from sdrrl_eval.compare.runs import ENGLISH, Key, Run, predictions, stem
 from sdrrl_eval.compare.tables import ranks
@@ -113,14 +113,18 @@ class SharedScore:
     @property
     def has_few_items(self) -> bool:
         """Whether the items are too few for any p-value: all of them in one system's favour could be chance."""
-        return self.scores[0]["n"] < resampling.MIN_ITEMS
+        units = [
+            len(statistics.items) for statistics in self.statistics if statistics
+        ]  # passages, where they share one
+        return min([self.scores[0]["n"], *units]) < resampling.MIN_ITEMS
 
     @property
     def test(self) -> str | None:
         """The name of the test that its p-values are from; None where there are none."""
         if self.mismatch or self.has_few_items or None in self.statistics:
             return None
-        if not self.parts and all(statistics.rate for statistics in self.statistics if statistics):
+        known = [statistics for statistics in self.statistics if statistics]
+        if not self.parts and all(statistics.rate and not statistics.has_groups for statistics in known):
             return "exact McNemar"
         return "approximate randomisation"
 
@@ -229,10 +233,13 @@ def _share(key: Key, entries: list[dict]) -> SharedScore:
     def unlike(mismatch: str) -> SharedScore:
         return SharedScore(entries, [None] * len(entries), mismatch, key[4])
 
-    # 1. The same score at all: its settings, and the number of items where nothing else tells which they are.
+    # 1. What has to be said of each; a results.json of an earlier version has no remarks, its predictions have.
+    rows_of = [predictions(entry["folder"], stem(entry)) for entry in entries]
+    entries = [_with_remarks(entry, [*rows.values()]) for entry, rows in zip(entries, rows_of, strict=True)]
+
+    # 2. The same score at all: its settings, and the number of items where nothing else tells which they are.
     if len({_settings(entry) for entry in entries}) > 1:
         return unlike("signature differ")
-    rows_of = [predictions(entry["folder"], stem(entry)) for entry in entries]
     statistics = [
         rescoring.statistics(entry, list(rows.values()), list(rows)) if rows else None
         for entry, rows in zip(entries, rows_of, strict=True)
@@ -243,7 +250,7 @@ def _share(key: Key, entries: list[dict]) -> SharedScore:
     same_items = same_n and all(len(rows) == len(common) for rows in kept)
     can_be_cut = None not in statistics and bool(common)
 
-    # 2. Where the items differ, only the common ones are compared, if the predictions allow it.
+    # 3. Where the items differ, only the common ones are compared, if the predictions allow it.
     if not same_n and not can_be_cut:
         return unlike("n differ")
     if not same_items and kept and not can_be_cut:
@@ -256,15 +263,23 @@ def _share(key: Key, entries: list[dict]) -> SharedScore:
     # By its id alone, an item is the same in every language.
     names = tuple(name for name, _ in common)
     cut = [replace(one.only(common), items=names) for one in statistics if one]
+    # Named by its first item, a group has one name in all languages.
+    first_items: dict[str, str] = {}
+    groups = [first_items.setdefault(rows_of[0][item].get("group") or item[0], item[0]) for item in common]
+    if len(set(groups)) < len(groups):
+        cut = [one.grouped(groups) for one in cut]
     # A loss a token compares only over the same tokens; its table's second column counts them.
     if "nats" in next(iter(rows_of[0].values())) and len({one.table[:, 1].tobytes() for one in cut}) > 1:
         return unlike("tokens differ")
     if same_items:
         return SharedScore(entries, [*cut], None, key[4], items=tuple(common))
 
-    # 3. The scores of the common items alone.
+    # 4. The scores of the common items alone.
     note = f"the {len(common)} items that all have, of {', '.join(str(entry['n']) for entry in entries)}"
-    entries = [_score_of(entry, one) for entry, one in zip(entries, cut, strict=True)]
+    entries = [
+        _with_remarks(_score_of(entry, one, len(common)), [rows[item] for item in common])
+        for entry, one, rows in zip(entries, cut, rows_of, strict=True)
+    ]
     return SharedScore(entries, [*cut], None, key[4], note, tuple(common))
 
 
@@ -273,10 +288,18 @@ def _settings(entry: dict) -> frozenset[str]:
     return frozenset(part for part in entry["signature"].split("|") if part.split(":")[0] not in ("version", "tokens"))
 
 
-def _score_of(entry: dict, statistics: Statistics) -> dict:
-    """`entry` with the value, n and interval of these items."""
+def _with_remarks(entry: dict, rows: Sequence[dict]) -> dict:
+    """`entry` with the remarks on these items, its predictions; what was left out has no line there."""
+    if len(rows) != entry["n"]:
+        return entry
+    left_out = {kind: n for kind, n in entry.get("remarks", {}).items() if kind == "left_out"}
+    return entry | {"remarks": remarks.of_rows(rows, entry["signature"]) | left_out}
+
+
+def _score_of(entry: dict, statistics: Statistics, items: int) -> dict:
+    """`entry` with the value, n and interval of so many items."""
     bounds = [round(bound, 4) for bound in resampling.interval([statistics])]
-    return entry | {"value": round(statistics.total(), 4), "n": len(statistics.items), "ci95": bounds}
+    return entry | {"value": round(statistics.total(), 4), "n": items, "ci95": bounds}
 
 
 def average_over_languages(shared: Sequence[SharedScore]) -> tuple[list[SharedScore], list[SharedScore]]:
@@ -306,7 +329,8 @@ def average(parts: Sequence[SharedScore]) -> SharedScore:
         bounds = [*resampling.interval(known)] if len(known) == len(parts) else None
         value = sum(part.scores[run]["value"] for part in parts) / len(parts)
         fewest = min(part.scores[run]["n"] for part in parts)
-        scores.append(first | {"value": value, "ci95": bounds, "n": fewest})
+        counts = remarks.total([part.scores[run] for part in parts])
+        scores.append(first | {"value": value, "ci95": bounds, "n": fewest, "remarks": counts})
         # Only whether they are there is asked of an average's; its p-values are computed from its parts'.
         statistics.append(of_parts[0] if len(known) == len(parts) else None)
     mismatch = next((part.mismatch for part in parts if part.mismatch), None)

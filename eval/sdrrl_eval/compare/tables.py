@@ -14,7 +14,8 @@ class Cell:
     """One number of one system.
 
     rank: 1 the best of its column, 2 the second best, else 0.
-    marks: † and ‡, or those of published.py.
+    marks: † and ‡, or those of published.py. remarks: raised letters for what is to be known of the answers, directly
+    behind the text; in words, remarks_text.
     interval: its 95% interval. change: against the base, in words. p: of that change, as it decides the marks.
     better: whether it is significantly better than the base, or worse; None where it is neither, and of the base.
     """
@@ -22,6 +23,8 @@ class Cell:
     text: str
     rank: int = 0
     marks: str = ""
+    remarks: str = ""
+    remarks_text: str = ""
     interval: str = ""
     change: str = ""
     p: float | None = None
@@ -35,11 +38,13 @@ class Cell:
 
     @property
     def more(self) -> str:
-        """ "95% 33.1 to 35.0; against the base ↑ 1.2 better, p 0.001"."""
+        """ "95% 33.1 to 35.0; against the base ↑ 1.2 better, p 0.001; 26 of 100 cut off"."""
         words = [f"95% {self.interval}"] if self.interval else []
         if self.change:
             p = "" if self.p is None else f", p {self.p:.3f}"
             words.append(f"against the base {self.change}{p}")
+        if self.remarks_text:
+            words.append(self.remarks_text)
         return "; ".join(words)
 
 
@@ -74,6 +79,13 @@ class Table:
     blocks: list[Block]
     notes: list[str] = field(default_factory=list)
     basis: list[str] = field(default_factory=list)
+
+    def remarks(self, notes: Sequence[str]) -> list[str]:
+        """Those of `notes`, each of which begins with its raised letter, whose letter stands in the table."""
+        letters = {
+            letter for block in self.blocks for line in block.lines for cell in line.cells for letter in cell.remarks
+        }
+        return [note for note in notes if note[:1] in letters]
 
 
 def ranks(values: Sequence[float | None], shown: Sequence[str], lower_is_better: bool) -> list[int]:

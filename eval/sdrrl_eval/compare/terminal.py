@@ -18,7 +18,7 @@ def print_table(table: Table, console: Console) -> None:
     """A table of the paper's shape; where the terminal is narrow, its columns go on in a further table below."""
     lines = [line for block in table.blocks for line in block.published + block.lines]
     name_width = max(len(line.name) for line in lines) + 1
-    mark_width = max(len(cell.marks) for line in lines for cell in line.cells)
+    mark_width = max(len(cell.remarks + cell.marks) for line in lines for cell in line.cells)
     widths = [
         max(len(column), *(len(line.cells[c].text) for line in lines)) + mark_width + 1
         for c, column in enumerate(table.columns)
@@ -53,7 +53,8 @@ def print_scores(table: Table, console: Console) -> None:
             row = [Text(f"  {line.name}"), Text(line.detail)]
             for i, cell in enumerate(line.cells):
                 # The marks stand behind the change where there is one, else behind the value.
-                row.append(Text(cell.text, style=_RANKS[cell.rank]) + Text("" if has_changes else cell.marks))
+                behind = cell.remarks + ("" if has_changes else cell.marks)
+                row.append(Text(cell.text, style=_RANKS[cell.rank]) + Text(behind))
                 if i and has_changes:
                     row.append(Text(f"{cell.change} {cell.marks}".rstrip(), style=_VERDICTS[cell.better]))
             grid.add_row(*row)
@@ -78,7 +79,7 @@ def _row(line: Line, start: int, end: int, mark_width: int, style: str = "") -> 
 
 def _cell(cell: Cell, mark_width: int, style: str) -> Text:
     look = f"{style} {_RANKS[cell.rank]}".strip()
-    return Text(cell.text, style=look) + Text(cell.marks.ljust(mark_width), style=style)
+    return Text(cell.text, style=look) + Text((cell.remarks + cell.marks).ljust(mark_width), style=style)
 
 
 def _grid(rows: Sequence[tuple[str, list[Text]]], name_width: int, widths: Sequence[int]) -> Grid:

@@ -1,17 +1,21 @@
 """What the model under evaluation says: each answer and loss is kept as it comes, so a killed evaluation goes on."""
 
+import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
 from sdrrl_eval.measure import checkpoint
+from sdrrl_eval.measure.limits import Cut
 from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.errors import under
-from sdrrl_factory.memory import Memory, beside
+from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.lm import LM
 from sdrrl_factory.models.remembered import RememberedModel, set_keys
 from sdrrl_factory.models.server import Server
+
+_AT_A_TIME = 256  # texts whose lengths are kept together
 
 
 class Answers(RememberedModel):
@@ -21,7 +25,7 @@ class Answers(RememberedModel):
     """
 
     def __init__(self, config: EvalConfig):
-        memory = Memory(Path(config.memory) if config.memory else beside(config.output_dir))
+        memory = Memory(config.memory_path())
         self._config, server = config, None
         settings = set_keys(enable_thinking=config.enable_thinking, chat_template_kwargs=config.chat_template_kwargs)
         if config.server:
@@ -54,6 +58,58 @@ class Answers(RememberedModel):
 
     def _load(self) -> LM:
         return checkpoint.load(self._config)
+
+    def release(self) -> None:
+        """Let go of the model, if it was loaded: memory is free for COMET, or for the next checkpoint."""
+        if self.__dict__.pop("model", None) is None:
+            return
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    # --- room in the context; remembered, so that a whole evaluation is repeated without the model
+
+    def window(self) -> tuple[int | None, int]:
+        """(tokens of prompt and answer together, None without a limit; how many the prompt format adds to a prompt).
+
+        A server knows its own: it refuses what is too long, and that is counted as an answer that did not come.
+        """
+        if self._server:
+            return None, 0
+        context, added = self.remember("window", {}, "", [""], self._window, 1)[0]
+        return context, added
+
+    def lengths(self, texts: Sequence[str], system: str | None) -> list[int]:
+        """How many tokens each prompt has: with the prompt format and this system prompt, or, None, as plain text."""
+        return self.remember("tokens", {"system": system}, "", texts, partial(self._lengths, system), _AT_A_TIME)
+
+    def letters_that_fit(self, cuts: Sequence[Cut]) -> list[int]:
+        """How many letters of each article may stay; -1 where not even the prompt without it fits."""
+        inputs = [[cut.before, cut.article, cut.after, cut.room, cut.system] for cut in cuts]
+        return self.remember("letters that fit", {}, "", inputs, self._letters_that_fit, _AT_A_TIME)
+
+    def _window(self, _: list[str]) -> list[tuple[int | None, int]]:
+        return [(checkpoint.context_length(self.model.model.config), len(self.model.encode("")))]
+
+    def _lengths(self, system: str | None, texts: list[str]) -> list[int]:
+        if system is None:
+            return [len(ids) for ids in self.model.tokenizer(texts)["input_ids"]]
+        return [len(self.model.encode(text, system)) for text in texts]
+
+    def _letters_that_fit(self, cuts: list[list]) -> list[int]:
+        letters = []
+        for before, article, after, room, system in cuts:
+            # Bisection: so many letters fit, so many do not.
+            fits, too_many = -1, len(article)
+            while too_many - fits > 1:
+                middle = (fits + too_many) // 2
+                if self._lengths(system, [before + article[:middle] + after])[0] <= room:
+                    fits = middle
+                else:
+                    too_many = middle
+            letters.append(fits)
+        return letters
 
     def _ask_server(self, max_new_tokens: int, temperature: float, prompts: list) -> Iterator[tuple[list, list]]:
         with under("server"):

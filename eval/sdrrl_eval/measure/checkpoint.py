@@ -1,6 +1,7 @@
 """The checkpoint under evaluation: what is wrong with it, before a score is computed from it."""
 
 from pathlib import Path
+from typing import Any
 
 from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.errors import UserError, under
@@ -43,6 +44,28 @@ def load(config: EvalConfig) -> LM:
     _check_tokenizer(lm, config.model)
     _check_weights(lm, config.model)
     return lm
+
+
+# Kinds of scaled rotary positions whose `max_position_embeddings` has the factor in it already.
+_SCALED_ALREADY = ("llama3", "longrope", "su", "default", "mrope")
+
+
+def context_length(config: Any) -> int | None:
+    """How many tokens a model reads at most, from its config.json; None where nothing limits them (ALiBi, Mamba).
+
+    Behind it learned positions end in an error, and rotary ones in text that nobody trained.
+    """
+    text = config.get_text_config()
+    length = getattr(text, "max_position_embeddings", None)
+    if not isinstance(length, int) or getattr(text, "alibi", False):
+        return None
+    # transformers 5 has it under the second name.
+    scaling = getattr(text, "rope_scaling", None) or getattr(text, "rope_parameters", None) or {}
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    if kind in _SCALED_ALREADY or not isinstance(scaling.get("factor"), int | float):
+        return length
+    # YaRN says what it was trained on; linear and dynamic scaling stretch what the config has.
+    return int(scaling.get("original_max_position_embeddings", length) * scaling["factor"])
 
 
 def _check_tokenizer(lm: LM, model: str) -> None:

@@ -4,16 +4,18 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
 from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
 from sdrrl_eval.measure import tasks
+from sdrrl_eval.measure.limits import Policy
 from sdrrl_eval.measure.task import Task
 from sdrrl_eval.measure.task_files import SUFFIXES, task_of_file
 from sdrrl_eval.resampling import SEED
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.memory import beside
 from sdrrl_factory.models.lm import check_format
 from sdrrl_factory.recipe import Group
 
@@ -111,13 +113,20 @@ class EvalConfig(Group):
     """Before every question; a task may set its own."""
     server: ServerConfig | None = None
     max_samples: int | None = Field(default=None, ge=1)
-    """The first so many items of every file."""
-    max_new_tokens: int = Field(default=64, ge=1)
-    """A task may set its own."""
+    """So many items of every file; null takes all."""
+    draw: Literal["random", "first"] = "random"
+    """Which these are: drawn by `seed` over the whole file, the same in every language, or the first ones."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """The longest answer; null: by task and script. A task may set its own."""
+    long_prompts: Policy = "cut"
+    """What is done with a prompt that is longer than the context: its article is cut, or the item left out."""
     batch_size: int = Field(default=16, ge=1)
     """A batch halves itself when memory runs out."""
     seed: int = Field(default=SEED, ge=0)
-    """Draws the bootstrap intervals."""
+    """Draws the items of `max_samples` and the bootstrap intervals."""
+
+    def memory_path(self) -> Path:
+        return Path(self.memory) if self.memory else beside(self.output_dir)
 
 
 def check(config: EvalConfig) -> None:

@@ -1,7 +1,7 @@
 """A score with its 95% interval."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from sdrrl_eval import resampling
@@ -16,13 +16,22 @@ class Score:
     signature: str
 
 
-def ratio(pairs: Sequence[tuple[float, float]], signature: str, seed: int, scale: float = 1.0) -> Score:
+def ratio(
+    pairs: Sequence[tuple[float, float]],
+    signature: str,
+    seed: int,
+    scale: float = 1.0,
+    groups: Sequence[Hashable] | None = None,
+) -> Score:
     """`scale` * the sum of the first numbers / the sum of the second: a loss a token, or a rate over items.
 
     A scale of 100 is that of percentages: the score lies in [0, 100].
+
+    groups: of each item; those that share one (a passage) are resampled together.
     """
     percent = (0.0, 100.0) if scale == 100 else (-math.inf, math.inf)
-    return score_of(resampling.ratio(pairs, None, scale, percent), signature, seed)
+    statistics = resampling.ratio(pairs, None, scale, percent)
+    return score_of(statistics.grouped(groups) if groups else statistics, signature, seed)
 
 
 def token_loss(losses: Sequence[tuple[float, int]], kind: str, seed: int) -> Score:
