@@ -275,6 +275,60 @@ def test_interval_coverage(cell, items, intervals, monkeypatch):
 TRUE_CHRF = simulation.chrf_like(200_000, 1, np.random.default_rng(0))[0].total()
 
 
+def passages(groups: int, share: float, alike: float, random_: np.random.Generator) -> np.ndarray:
+    """Two questions a passage, each right with probability `share`; both alike in so many passages."""
+    both, own = random_.random((groups, 1)) < share, random_.random((groups, 2)) < share
+    return np.where(random_.random((groups, 1)) < alike, both, own).ravel()
+
+
+@pytest.mark.parametrize(("groups", "share"), [(30, 0.25), (150, 0.5), (150, 0.05)])
+def test_questions_on_one_passage_are_no_independent_draws(groups, share, monkeypatch):
+    """Drawn together, the promises hold; one by one, twice as many differences are marked, and intervals cover less."""
+    monkeypatch.setattr(resampling, "PERMUTATIONS", 1000)
+    resampling._coins.cache_clear(), resampling._swaps.cache_clear()
+    random_, names, n = np.random.default_rng(5), np.repeat(np.arange(groups), 2).tolist(), 300
+    covered, marked, covered_alone, marked_alone = 0, 0, 0, 0
+    for _ in range(n):
+        one, other = (rate(passages(groups, share, 1.0, random_)) for _ in range(2))
+        low, high = interval([one.grouped(names)])
+        covered += low <= 100 * share <= high
+        marked += p_value(one.grouped(names), other.grouped(names)) < 0.05
+        low, high = interval([one])
+        covered_alone += low <= 100 * share <= high
+        marked_alone += p_value(one, other) < 0.05
+    resampling._coins.cache_clear(), resampling._swaps.cache_clear()
+    assert covered >= 0.93 * n - 2.33 * math.sqrt(n * 0.93 * 0.07)
+    assert marked <= 0.05 * n + 2.33 * math.sqrt(n * 0.05 * 0.95)
+    assert covered_alone < 0.9 * n and marked_alone > 0.08 * n
+
+
+def test_the_p_value_of_groups_is_that_of_all_swaps_of_whole_groups():
+    pick = np.random.default_rng(2)
+    one, other = pick.random(20) < 0.8, pick.random(20) < 0.3
+    names = [i // 2 for i in range(20)]
+    gaps = (one.astype(int) - other).reshape(10, 2).sum(1)
+    signs = 1 - 2 * (np.arange(2**10)[:, None] >> np.arange(10) & 1)
+    expected = np.mean(np.abs(signs @ gaps) >= abs(gaps.sum()))
+    assert exact_p(rate(one).grouped(names), rate(other).grouped(names)) == pytest.approx(expected)
+    # The score is what it was; each item by itself is as without groups.
+    assert rate(one).grouped(names).total() == rate(one).total()
+    assert interval([rate(one).grouped(range(20))]) == interval([rate(one)])
+    assert exact_p(rate(one).grouped(range(20)), rate(other).grouped(range(20))) == exact_p(rate(one), rate(other))
+
+
+def test_a_grouped_rate_has_the_interval_of_as_many_items_as_its_error():
+    """By hand: the jackknife over passages, then Wilson's interval of share (1 - share) / error^2 items."""
+    flags = passages(60, 0.4, 0.7, np.random.default_rng(8))
+    share, sums = flags.mean(), flags.reshape(60, 2).sum(1)
+    without = (flags.sum() - sums) / 118
+    error = math.sqrt(59 / 60 * ((without - without.mean()) ** 2).sum())
+    size = min(120.0, 1 + share * (1 - share) / error**2)
+    found = interval([rate(flags).grouped([i // 2 for i in range(120)])])
+    assert found == pytest.approx([100 * bound for bound in wilson(share * size, size)], abs=1e-6)
+    plain = interval([rate(flags)])
+    assert found[1] - found[0] > plain[1] - plain[0]
+
+
 def test_a_score_without_any_spread_still_has_an_interval():
     nothing = mt.statistics(CHRF(), ["aaa"] * 30, ["bbb"] * 30)
     low, high = interval([nothing])

@@ -203,7 +203,8 @@ class MultipleChoice(RowTask):
                 read, signature = readings[name]
                 right = [letter == item.reference for letter, item in zip(read, part.items, strict=True)]
                 rows = [row | {name: is_right} for row, is_right in zip(rows, right, strict=True)]
-                accuracy = ratio([(float(is_right), 1.0) for is_right in right], signature, seed, scale=100)
+                groups = [item.group or item.id for item in part.items]
+                accuracy = ratio([(float(is_right), 1.0) for is_right in right], signature, seed, 100, groups)
                 scores.append(part.score(name, accuracy))
         return rows, scores
 
