@@ -119,12 +119,12 @@ class Summary:
             return f"{shares}so few records are drawn unevenly"
         asked = self.origins["G"] + sum(count for _, count in flawed)
         most = flawed[0][0]
-        remedy = "let the model answer better: another model or template"
+        remedy = "another model or template"
         if most == "cut off":
-            remedy = "raise generator.longest_answer"
+            remedy = "raise longest_answer"
         elif most.startswith("error"):
-            remedy = "mend what the server says, and run it again"
-        return f"{shares}of {asked} records asked, {in_words(flawed)}: {remedy}"
+            remedy = "see the server, run it again"
+        return f"{shares}{in_words(flawed)} of {asked} asked: {remedy}"
 
     def add(self, record: dict, rows: dict[str, list[dict]]) -> None:
         """Count a finished record and the rows it gave (set -> its rows)."""

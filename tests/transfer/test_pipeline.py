@@ -11,7 +11,7 @@ from sdrrl_factory.files import dump_line
 from sdrrl_factory.memory import Memory, beside
 from sdrrl_factory.models.lm import Generation
 from sdrrl_factory.rows import read_rows
-from sdrrl_factory.transfer import dictionaries, generate, parallel, plan, run, translate
+from sdrrl_factory.transfer import dictionaries, generate, inputs, parallel, plan, run, translate
 from sdrrl_factory.transfer.draw import rng
 from sdrrl_factory.transfer.recipe import (
     CodeSwitch,
@@ -72,6 +72,7 @@ class Answers:
 def recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(translate, "make", WordByWord)
     monkeypatch.setattr(generate, "make", Answers)
+    monkeypatch.setattr(inputs, "check_access", lambda *a: "on the hub")
     words = [{k: [v] for k, v in table.items()} for table in (SPANISH, ENGLISH)]
     monkeypatch.setattr(dictionaries, "load", lambda *a: dictionaries.Loaded(*words, Counter({"odd lines": 2})))
     pairs = [("p0", "A small river.", "Un río pequeño.")]
@@ -155,9 +156,7 @@ def test_only_flawed_answers_leave_every_record_its_ground_truth(recipe, capsys,
     run.prepare(config)
     rows = [r.values for r in read_rows(f"{config.dataset_dir}/sdrrl_spa/ll.jsonl")]
     assert {r["answer_origin"] for r in rows} == {"D"} and len(Answers.asked) == 40
-    assert "warning: 0% own answers, where equation 4 draws 50%: of 40 records asked, 40 cut off: " in (
-        capsys.readouterr().out
-    )
+    assert "warning: 0% own answers, where equation 4 draws 50%: 40 cut off of 40 asked: " in (capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("size", [1, 40])

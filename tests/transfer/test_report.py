@@ -234,9 +234,9 @@ def test_few_own_answers_are_warned_of(tmp_path, capsys, own, keep, warned):
 @pytest.mark.parametrize(
     ("reason", "remedy"),
     [
-        ("cut off", "raise generator.longest_answer"),
-        ("looping", "let the model answer better: another model or template"),
-        ("error: 400 too long", "mend what the server says, and run it again"),
+        ("cut off", "raise longest_answer"),
+        ("looping", "another model or template"),
+        ("error: 400 too long", "see the server, run it again"),
     ],
 )
 def test_the_warning_says_what_most_own_answers_lack(reason, remedy):
@@ -245,7 +245,7 @@ def test_the_warning_says_what_most_own_answers_lack(reason, remedy):
     for record in records[1:]:
         record["reasons"] = [f"generation: {reason}"]
     line = make_summary(records).few_own_answers
-    assert line == f"warning: 5% own answers, where equation 4 draws 50%: of 20 records asked, 19 {reason}: {remedy}"
+    assert line == f"warning: 5% own answers, where equation 4 draws 50%: 19 {reason} of 20 asked: {remedy}"
 
 
 def test_the_lines_of_several_languages_are_one_a_system(capsys):

@@ -84,7 +84,7 @@ def test_other_records_stand_in_for_those_with_flawed_answers(keep, rate, seed):
     # Where enough can be used, few are asked that need not be; and the model is not started over and over.
     last = min((draws[i] for i in own), default=1.0)
     needed = sum(draw >= last for draw in draws.values()) if len(own) == wanted else len(ids)
-    assert needed <= len(asked) <= needed + 100 and rounds <= 5
+    assert needed <= len(asked) <= 1.5 * needed + 20 and rounds <= 5
 
 
 def test_without_flaws_each_record_is_drawn_for_itself():
@@ -104,11 +104,11 @@ def test_all_usable_answers_are_taken_with_equal_probability():
     """Half of all records are wanted, which is 5 of 7 that can be used, whatever their content (the id's parity)."""
     ids, taken = IDS[:200], {0: 0, 1: 0}
     usable = {i for i in ids if int(i[-2:]) % 10 < 7}
-    for seed in range(200):
+    for seed in range(60):
         for i in own_answers(ids, usable, 0.5, seed)[0]:
             taken[int(i[-1]) % 2] += 1
-    of = {parity: sum(int(i[-1]) % 2 == parity for i in usable) * 200 for parity in taken}
-    assert all(abs(taken[parity] / of[parity] - 5 / 7) < 0.01 for parity in taken)
+    of = {parity: sum(int(i[-1]) % 2 == parity for i in usable) * 60 for parity in taken}
+    assert all(abs(taken[parity] / of[parity] - 5 / 7) < 0.02 for parity in taken)
 
 
 LOOP = "so it goes on " * 4
