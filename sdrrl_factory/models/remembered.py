@@ -5,10 +5,14 @@ The generator, the chat translator and the evaluator all ask through it, so they
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from typing import Any, NamedTuple
+from uuid import uuid4
 
+from sdrrl_factory.engine import Engine, Local, Need, weights_of
+from sdrrl_factory.errors import UserError
 from sdrrl_factory.memory import Memory, key_of, kind_of
 from sdrrl_factory.models import checkpoint
 from sdrrl_factory.models.hub import local_folder
@@ -19,6 +23,7 @@ from sdrrl_factory.models.stops import cut
 
 # (what is counted, of how many, how many the memory has) -> a context whose value is told how many more are done.
 Report = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
+_CHUNK = 1024  # inputs whose sizes are found at a time
 # Inputs and their values, a batch at a time.
 _Batches = Iterator[tuple[list[Any], list[Any]]]
 
@@ -46,6 +51,10 @@ def unsized(one: Any) -> int:
     return 0
 
 
+def unseen(count: int) -> None:
+    """The progress of a pool, which is told by its batches."""
+
+
 def _counted(progress: Callable[[int], None], what: str, total: int, remembered: int) -> AbstractContextManager:
     progress(remembered)
     return nullcontext(progress)
@@ -67,6 +76,7 @@ class RememberedModel:
             the same checkpoint behind the same name, so evaluations, which compare checkpoints, share none.
         report: shows what is done, where something has to be asked.
         settings: the keys of a recipe that shape the answers beside these, where they are set (`set_keys`).
+        engine: who computes the batches; on a cluster each worker has the model, which is not loaded here.
     """
 
     def __init__(
@@ -81,11 +91,22 @@ class RememberedModel:
         server_run: str | None = None,
         report: Report = silent,
         settings: Mapping[str, Any] | None = None,
+        engine: Engine | None = None,
     ):
+        self._engine, self._id = engine or Local(), uuid4().hex
         self.memory, self._load, self._server, self._report = memory, load, server, report
         self._server_run = server_run
         self._checkpoint = (model, template, adapter)
         self._settings = dict(settings or {})
+
+    def __reduce__(self) -> tuple:
+        """To a worker it travels with every batch, as a method or in a function; there it arrives once."""
+        here = ("model", "_engine", "_report")
+        state = {name: value for name, value in vars(self).items() if name not in here}
+        # A subclass's own method: it comes with the class.
+        if getattr(self._load, "__self__", None) is self:
+            del state["_load"]
+        return _arrived, (type(self), self._id, state)
 
     @cached_property
     def model(self) -> LM:
@@ -162,21 +183,29 @@ class RememberedModel:
         # Those that go on, and those that begin: in a batch all are as far as each other.
         going_on = [prompt for prompt in prompts if prompt in begun]
         beginning = [prompt for prompt in prompts if prompt not in begun]
-        batches = chain(*(_batches(group, batch_size, self._tokens_of_prompt) for group in (going_on, beginning)))
-        for batch in batches:
-            starts = [begun[prompt] for prompt in batch] if batch[0] in begun else None
-            further: dict[str, Any] = {} if starts is None else {"begun": starts}
-            further |= {"stop": stop} if stop else {}
-            generations = self.model.generate(
-                [prompt.user for prompt in batch],
-                max_new_tokens,
-                batch_size,
-                temperature=temperature,
-                seeds=[prompt.seed or 0 for prompt in batch],
-                systems=[prompt.system for prompt in batch],
-                **further,
-            )
-            yield batch, [_remembered(generation) for generation in generations]
+        groups = [self._batches(group, batch_size, self._tokens_of_prompt) for group in (going_on, beginning)]
+        # The tokens that are there go with their prompts: a batch is all that a worker is given.
+        batches = [[(prompt, begun.get(prompt)) for prompt in batch] for batch in chain(*groups)]
+        compute = partial(self._generations, max_new_tokens, temperature, batch_size, stop)
+        for batch, generations in self._computed(compute, batches, lost=["", "error: "]):
+            yield [prompt for prompt, _ in batch], generations
+
+    def _generations(
+        self, max_new_tokens: int, temperature: float, batch_size: int, stop: Sequence[str], batch: list[tuple]
+    ) -> list[list]:
+        prompts, starts = zip(*batch, strict=True)
+        further: dict[str, Any] = {} if starts[0] is None else {"begun": list(starts)}
+        further |= {"stop": stop} if stop else {}
+        generations = self.model.generate(
+            [prompt.user for prompt in prompts],
+            max_new_tokens,
+            batch_size,
+            temperature=temperature,
+            seeds=[prompt.seed or 0 for prompt in prompts],
+            systems=[prompt.system for prompt in prompts],
+            **further,
+        )
+        return [_remembered(generation) for generation in generations]
 
     def _ask_server(self, max_new_tokens: int, temperature: float, prompts: list[_Prompt]) -> _Batches:
         assert self._server
@@ -246,10 +275,28 @@ class RememberedModel:
         """
 
         def ask(missing: list) -> _Batches:
-            for batch in _batches(missing, batch_size, size):
-                yield batch, compute(batch)
+            return self._computed(compute, self._batches(missing, batch_size, size))
 
         return self._values(kind, settings, what, inputs, ask, self._report if what else silent)
+
+    def _computed(
+        self, compute: Callable[[list], list], batches: Sequence[list], lost: list | None = None
+    ) -> _Batches:
+        """(batch, `compute` of it), by the engine's workers, as they come; lost: as of `_Batch`."""
+        need = Need(gpus=1, memory=weights_of(self._checkpoint[0]))
+        with self._engine.pool(_nothing, need, unseen) as pool:
+            for i, values in pool.map([_Batch(compute, batch, lost) for batch in batches]):
+                yield batches[i], values
+
+    def _batches(self, inputs: list, batch_size: int, size: Callable[[Any], int]) -> list[list]:
+        """The largest first: the batch that needs most memory is tried at once, and those alike in length together."""
+        # Measured where the batches are computed: only there is the model's tokenizer.
+        chunks = [inputs[start : start + _CHUNK] for start in range(0, len(inputs), _CHUNK)]
+        sizes: dict[str, int] = {}
+        for chunk, values in self._computed(partial(_sizes, size), chunks):
+            sizes |= zip(map(key_of, chunk), values, strict=True)
+        order = sorted(inputs, key=lambda one: -sizes[key_of(one)])
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
     def _values(
         self,
@@ -276,11 +323,54 @@ class RememberedModel:
         return [values[key] for key in keys]
 
 
-def _batches(inputs: list, batch_size: int, size: Callable[[Any], int]) -> Iterator[list]:
-    """The largest first: the batch that needs most memory is tried at once, and those alike in length are together."""
-    order = sorted(inputs, key=lambda one: -size(one))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+@dataclass(frozen=True)
+class _Batch:
+    """A batch as the engine's item. lost: in place of the value of an input that its worker does not survive."""
+
+    compute: Callable[[list], list]
+    inputs: list
+    lost: list | None
+    reason: str = ""
+
+    def work(self, tool: None) -> list:
+        if not self.reason:
+            return self.compute(self.inputs)
+        if self.lost is None:
+            raise UserError(f"{self.reason} ({str(self.inputs[0])[:80]})", "see the workers' logs", key="engine")
+        return [[*self.lost[:-1], f"{self.lost[-1]}{self.reason}"]]
+
+    def halves(self) -> "list[_Batch]":
+        middle = len(self.inputs) // 2
+        parts = (self.inputs[:middle], self.inputs[middle:])
+        return [replace(self, inputs=part) for part in parts] if middle else []
+
+    def joined(self, results: list[list]) -> list:
+        return [value for values in results for value in values]
+
+    def rejected(self, reason: str) -> "_Batch":
+        return replace(self, reason=reason)
+
+
+def _nothing(progress: Callable[[int], None]) -> AbstractContextManager[None]:
+    """The tool of a pool whose batches bring their model along."""
+    return nullcontext()
+
+
+# Of this process, where it is a worker: the model it works for, which arrives with every batch.
+_here: dict[str, RememberedModel] = {}
+
+
+def _arrived(kind: type[RememberedModel], name: str, state: dict[str, Any]) -> RememberedModel:
+    if name not in _here:
+        # Another evaluation's model makes room.
+        _here.clear()
+        _here[name] = kind.__new__(kind)
+        vars(_here[name]).update(state, _engine=Local(), _report=silent)
+    return _here[name]
+
+
+def _sizes(size: Callable[[Any], int], inputs: list) -> list[int]:
+    return [size(one) for one in inputs]
 
 
 def _remembered(generation: Generation) -> list[Any]:

@@ -9,6 +9,7 @@ from functools import partial
 from sdrrl_eval.measure import checkpoint
 from sdrrl_eval.measure.limits import Cut
 from sdrrl_eval.measure.recipe import EvalConfig
+from sdrrl_factory.engine import Engine
 from sdrrl_factory.errors import under
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.lm import LM
@@ -22,9 +23,11 @@ class Answers(RememberedModel):
     """The recipe's model, or the server in its place; what is wrong with its files or its address is said here.
 
     A model that cannot be loaded, or a server that cannot answer, is a UserError when first asked.
+
+    engine: as of `RememberedModel`.
     """
 
-    def __init__(self, config: EvalConfig):
+    def __init__(self, config: EvalConfig, engine: Engine | None = None):
         memory = Memory(config.memory_path())
         self._config, server = config, None
         settings = set_keys(enable_thinking=config.enable_thinking, chat_template_kwargs=config.chat_template_kwargs)
@@ -54,6 +57,7 @@ class Answers(RememberedModel):
             server_run=config.output_dir,
             report=_progress,
             settings=settings,
+            engine=engine,
         )
 
     def _load(self) -> LM:

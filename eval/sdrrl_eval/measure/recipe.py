@@ -14,6 +14,7 @@ from sdrrl_eval.measure.limits import Policy
 from sdrrl_eval.measure.task import Task
 from sdrrl_eval.measure.task_files import SUFFIXES, task_of_file
 from sdrrl_eval.resampling import SEED
+from sdrrl_factory.engine import EngineKeys
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.memory import beside
 from sdrrl_factory.models.lm import check_format
@@ -122,6 +123,7 @@ class EvalConfig(Group):
     """What is done with a prompt that is longer than the context: its article is cut, or the item left out."""
     batch_size: int = Field(default=16, ge=1)
     """A batch halves itself when memory runs out."""
+    engine: EngineKeys = Field(default_factory=EngineKeys)
     seed: int = Field(default=SEED, ge=0)
     """Draws the items of `max_samples` and the bootstrap intervals."""
 

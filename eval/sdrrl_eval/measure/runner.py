@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from sdrrl_eval.measure.metrics import comet
 from sdrrl_eval.measure.overlap import DROPPED, Overlap, check_list, find_overlap, print_overlap, write_list
 from sdrrl_eval.measure.recipe import EvalConfig, check
 from sdrrl_eval.measure.task import Asking, Part, PromptedTask, Scored, Task
+from sdrrl_factory.engine import Engine, connect
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import atomic_write, recording, refuse_foreign, sha256_file, write_jsonl
 from sdrrl_factory.models.checkpoint import model_hash
+from sdrrl_factory.models.hub import local_folder
 from sdrrl_factory.models.lm import Generation
 from sdrrl_factory.models.remembered import set_keys
 
@@ -87,8 +90,15 @@ def run(
 
 def ask(config: EvalConfig, parts: Sequence[Part]) -> Answered:
     """Each distinct prompt once, however many parts have it; then the likelihoods."""
+    with connect(config.engine, {"output_dir": config.output_dir}, Path(config.output_dir, "ray")) as engine:
+        if not config.server and local_folder(config.model):
+            engine.agreed(partial(model_hash, config.model, config.adapter))
+        return _ask_on(engine, config, parts)
+
+
+def _ask_on(engine: Engine, config: EvalConfig, parts: Sequence[Part]) -> Answered:
     started = time.time()
-    model = Answers(config)
+    model = Answers(config, engine)
     fits = [fit(part, model, config.long_prompts) for part in parts]
     for fitting in fits:
         if not fitting.part.items:
