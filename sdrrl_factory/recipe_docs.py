@@ -13,6 +13,7 @@ from pathlib import Path
 from sdrrl_eval.measure.recipe import EvalConfig, ServerConfig
 from sdrrl_eval.measure.row_task import RowTask
 from sdrrl_eval.measure.task import PromptedTask, Task
+from sdrrl_factory.engine import EngineKeys
 from sdrrl_factory.key_table import table
 from sdrrl_factory.recipe import Group
 from sdrrl_factory.transfer import recipe as prepare
@@ -31,6 +32,7 @@ MODELS: dict[str, type[Group]] = {
     "code_switch": prepare.CodeSwitch,
     "parallel": prepare.Parallel,
     "parallel.columns": prepare.PairColumns,
+    "engine": EngineKeys,
     "eval": EvalConfig,
     "eval server": ServerConfig,
     "eval tasks": Task,
