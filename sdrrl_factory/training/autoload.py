@@ -1,4 +1,5 @@
-"""What the one-line .pth imports at start: it waits for LLaMA-Factory's training workflows and costs microseconds.
+"""What the one-line .pth imports at start: it waits for LLaMA-Factory's training workflows and for its web page, and
+costs microseconds.
 
 LLaMA-Factory starts one Python process a rank, and its web page starts `llamafactory-cli train` as a child; a hook at
 interpreter start is live in every one of them. It runs in every Python process of the environment, so nothing is
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def part_for(module_name: str) -> str | None:
-    """What of the plugin goes into a module: "install" (hook.py), "guard" (guard.py), or nothing.
+    """What of the plugin goes into a module: "install" (hook.py), "guard" (guard.py), "page" (webui/), or nothing.
 
     By pattern, not by list: a way to train that a later LLaMA-Factory brings is guarded too.
     """
@@ -25,11 +26,13 @@ def part_for(module_name: str) -> str | None:
         return "guard"
     if module_name.startswith("llamafactory.v1.trainers."):
         return "guard"
+    if module_name in ("llamafactory.webui.interface", "llamafactory.webui.control"):
+        return "page"
     return None
 
 
 class WorkflowFinder:
-    """Lets Python's own finder find a workflow, and puts the plugin into it once it has been executed."""
+    """Lets Python's own finder find a module, and puts the plugin into it once it has been executed."""
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
@@ -53,6 +56,10 @@ def _execute(execute_module: "Callable[[ModuleType], None]", part: str, module: 
         from sdrrl_factory.training.hook import install
 
         install(module)
+    elif part == "page":
+        from sdrrl_factory.webui.install import install_page
+
+        install_page(module)
     else:
         from sdrrl_factory.training.guard import guard
 

@@ -28,7 +28,7 @@ class Editor:
     def place(self, page: Page) -> None:
         """The box itself, in the layout's current column."""
         self.code = page.add(
-            "code", gr.Code(language="yaml", lines=12, interactive=True, elem_id=self._id, **label("code"))
+            "code", gr.Code(language="yaml", lines=20, interactive=True, elem_id=self._id, **label("code"))
         )
         self.problems = gr.HTML(padding=False, elem_id=f"sdrrl-{self.kind}-problems")
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "show_api": False}

@@ -46,7 +46,7 @@ class Panel:
 
     def __init__(self, page: Page, kinds: Sequence[str], name: str):
         self._kinds = tuple(kinds)
-        with gr.Row(equal_height=True):
+        with gr.Row():
             self.runs = page.add("runs", gr.Dropdown(choices=[], value=None, scale=4, **label("runs")))
             self.stop = page.add(
                 "stop",

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
 
@@ -17,19 +17,15 @@ from sdrrl_factory.webui.locales import label
 from sdrrl_factory.webui.panel import Page, Panel, Updates
 from sdrrl_factory.webui.runs import Run
 
-# The keys that people change, in their order: a list of values to choose from, or None for text.
-FIELDS: dict[str, list[str] | None] = {
-    "name": None,
-    "instructions": None,
-    "target_lang": None,
-    "max_samples": None,
-    "systems": list(SYSTEMS),
-    "generator.model": None,
-    "generator.template": None,
-    "translator.backend": ["apertium", "nllb", "ctranslate2", "chat", "none"],
-    "quality.backend": ["roundtrip", "cometkiwi", "none"],
-    "code_switch.dictionary": None,
-}
+# The keys that people change, two in a row; of those with a list of values one is chosen.
+FIELDS = (
+    ("name", "target_lang"),
+    ("instructions", "max_samples"),
+    ("generator.model", "generator.template"),
+    ("translator.backend", "quality.backend"),
+    ("code_switch.dictionary", "systems"),
+)
+KEYS = tuple(key for row in FIELDS for key in row)
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "show_api": False}
 
 
@@ -41,8 +37,11 @@ class Prepare:
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 self.editor.place(page)
-            with gr.Column(scale=2, min_width=260), page.add("fields", gr.Accordion(open=True, **label("fields"))):
-                self.fields = {key: page.add(key, _field(key, choices)) for key, choices in FIELDS.items()}
+            with gr.Column(scale=2, min_width=300), page.add("fields", gr.Accordion(open=True, **label("fields"))):
+                self.fields = {}
+                for row in FIELDS:
+                    with gr.Row():
+                        self.fields |= {key: page.add(key, _field(key)) for key in row}
         with gr.Row():
             dry = page.add("dry_run", gr.Button(elem_id="sdrrl-prepare-dry", **label("dry_run")))
             go = page.add("start", gr.Button(variant="primary", elem_id="sdrrl-prepare-start", **label("start")))
@@ -78,7 +77,7 @@ class Prepare:
         try:
             return read_fields(recipes.text_of(name or "", "prepare"))
         except UserError:
-            return [gr.skip() for _ in FIELDS]
+            return [gr.skip() for _ in KEYS]
 
     def _start(self, kind: str, text: str, run_id: str | None, lang: str | None) -> Updates:
         try:
@@ -114,17 +113,40 @@ def start(kind: str, text: str, recipe: Recipe[PrepareConfig]) -> Run:
     )
 
 
-def _field(key: str, choices: list[str] | None) -> Any:
-    if choices is None:
-        return gr.Textbox(max_lines=1, **label(key))
-    # `systems` is a list.
-    return gr.Dropdown(choices=choices, multiselect=key == "systems", value=None, **label(key))
+def _field(key: str) -> Any:
+    choices = _choices(key)
+    if not choices:
+        return gr.Textbox(max_lines=1, min_width=120, **label(key))
+    return gr.Dropdown(choices=choices, multiselect=key == "systems", value=None, min_width=120, **label(key))
+
+
+def _choices(key: str) -> list[str]:
+    """The values that a key may have; none where it is free."""
+    if key == "systems":
+        return list(SYSTEMS)
+    return list(get_args(_annotation(key)))
+
+
+def _annotation(key: str) -> Any:
+    group, _, name = key.rpartition(".")
+    model = PrepareConfig.model_fields[group].annotation if group else PrepareConfig
+    annotation = model.model_fields[name].annotation  # type: ignore[union-attr]
+    return annotation if get_origin(annotation) is Literal else None
+
+
+def _default(key: str) -> Any:
+    """What a key is where the recipe does not say."""
+    group, _, name = key.rpartition(".")
+    field = PrepareConfig.model_fields[group or name]
+    if group:
+        return getattr(field.get_default(call_default_factory=True), name)
+    return None if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def read_fields(text: str) -> Updates:
     """The fields' values in a recipe's text; none changes where the text is no YAML."""
     keys = recipes.keys_of(text or "")
-    return [gr.skip() if keys is None else _shown(key, _value(keys, key)) for key in FIELDS]
+    return [gr.skip() if keys is None else _shown(key, keys) for key in KEYS]
 
 
 def _value(tree: Any, key: str) -> Any:
@@ -133,17 +155,20 @@ def _value(tree: Any, key: str) -> Any:
     return tree
 
 
-def _shown(key: str, value: Any) -> Any:
-    """A value in its field: a list of languages as `spa, ind`; what a field cannot show stays in the text alone."""
-    choices = FIELDS[key]
+def _shown(key: str, keys: dict[str, Any]) -> Any:
+    """A key's value in its field, or what it is by default; what a field cannot show stays in the text alone."""
+    value = _value(keys, key)
+    if value is None:
+        value = _default(key)
+    choices = _choices(key)
     if key == "systems":
-        listed = value if isinstance(value, list) else []
-        return [item for item in listed if choices and item in choices]
-    if choices is not None:
-        return value if value in choices else None
+        return [item for item in value if item in choices] if isinstance(value, list) else []
+    if choices:
+        return value if isinstance(value, str) and value in choices else None
+    # A list of languages as `spa, ind`.
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
-    return "" if value is None else str(value) if isinstance(value, str | int | float) else ""
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def write_field(key: str, text: str, value: Any) -> Any:

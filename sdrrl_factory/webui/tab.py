@@ -36,6 +36,7 @@ def add_tab(blocks: gr.Blocks, engine: Any) -> None:
             [page.lang],
             [component for _, component in page.labelled],
             queue=False,
+            show_progress="hidden",
             show_api=False,
         )
         for step in (prepare, train, measure, compare):

@@ -80,13 +80,15 @@ def test_a_duration(seconds, text):
 
 
 def test_fields_are_read_from_the_text_and_written_to_it():
-    values = dict(zip(prepare.FIELDS, prepare.read_fields(DEMO), strict=True))
+    values = dict(zip(prepare.KEYS, prepare.read_fields(DEMO), strict=True))
     assert values["name"] == "demo" and values["target_lang"] == "spa" and values["generator.template"] == "smollm2"
-    assert values["systems"] == [] and values["max_samples"] == ""
+    assert values["max_samples"] == ""
+    # What the recipe does not say is shown as it is by default.
+    assert values["systems"] == ["sdrrl"] and values["translator.backend"] == "apertium"
     text = prepare.write_field("target_lang", DEMO, "spa, ind")
     text = prepare.write_field("max_samples", text, "20")
     text = prepare.write_field("systems", text, ["sdrrl", "sft"])
-    values = dict(zip(prepare.FIELDS, prepare.read_fields(text), strict=True))
+    values = dict(zip(prepare.KEYS, prepare.read_fields(text), strict=True))
     assert (values["target_lang"], values["max_samples"], values["systems"]) == ("spa, ind", "20", ["sdrrl", "sft"])
     # What is emptied is null where it stood, and stays away where it did not.
     assert "max_samples: null" in prepare.write_field("max_samples", text, "")
