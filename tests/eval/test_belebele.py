@@ -195,6 +195,9 @@ def test_examples_are_drawn_once_and_not_asked(lm, tmp_path):
     assert score["signature"].startswith("mode:likelihood|shots:2") and score["n"] == len(part.items) < 6
     other = part_of(shots=2, examples=str(DATA / "eng_Latn.jsonl"))
     assert len(other.items) == 6 and "The vet said" in other.prompt
+    # One file for all languages: English examples for everyone; the test of English is none.
+    [spanish, other] = task(shots=2, examples=str(DATA / "eng_Latn.jsonl"), langs=["spa", "fra"]).read()
+    assert spanish.prompt == other.prompt and len(other.items) == 6
     # The same questions in every language: the draw is by link and number.
     own = task(shots=1, langs=["eng", "spa"]).read()
     assert [part.items[0].id for part in own][0] == [part.items[0].id for part in own][1]

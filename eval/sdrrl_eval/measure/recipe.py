@@ -7,7 +7,11 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
-from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
+from pydantic_core.core_schema import (
+    CoreSchema,
+    no_info_wrap_validator_function,
+    plain_serializer_function_ser_schema,
+)
 
 from sdrrl_eval.measure import tasks
 from sdrrl_eval.measure.limits import Policy
@@ -51,7 +55,8 @@ class _OwnTasks:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return no_info_wrap_validator_function(_validated, handler(source))
+        dumped = plain_serializer_function_ser_schema(_dumped)
+        return no_info_wrap_validator_function(_validated, handler(source), serialization=dumped)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -61,10 +66,16 @@ class _OwnTasks:
 
 
 def _validated(entry: Any, otherwise: Any) -> Any:
+    if isinstance(entry, Task):
+        return entry
     path = entry.get("task") if isinstance(entry, dict) else None
     if isinstance(path, str) and path.endswith(SUFFIXES):
         return task_of_file(path, path).model_validate(entry)
     return otherwise(entry)
+
+
+def _dumped(task: Task) -> dict[str, Any]:
+    return task.model_dump(mode="json")
 
 
 if TYPE_CHECKING:

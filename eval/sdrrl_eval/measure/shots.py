@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from sdrrl_eval.measure.reading import has_language_hole
 from sdrrl_eval.measure.task import Item, Part, PromptedTask
 from sdrrl_factory.errors import UserError, under
 
@@ -22,7 +24,7 @@ def with_shots(task: PromptedTask, parts: Sequence[Part]) -> list[Part]:
     pools = list(parts)
     if named:
         with under("examples"):
-            pools = _pools(task.model_copy(update={"path": named, "shots": 0}))
+            pools = _pools(task, named)
         for part in parts:
             _refuse_the_test(part, pools)
     elif not task.examples_in_test:
@@ -32,9 +34,15 @@ def with_shots(task: PromptedTask, parts: Sequence[Part]) -> list[Part]:
     return [_solved(task, part, by_name[part.name]) for part in parts]
 
 
-def _pools(other: PromptedTask) -> list[Part]:
+def _pools(task: PromptedTask, path: str) -> list[Part]:
+    """The parts of `path`. A file without a hole for the language has the examples of all: English ones, say."""
+    update: dict[str, Any] = {"path": path, "shots": 0}
+    if not has_language_hole(path) and Path(path).is_file() and "where" in type(task).model_fields:
+        update["where"] = {}
     try:
-        return other.zero_shot()
+        # One language at a time: a file is read as two languages here on purpose.
+        others = [task.model_copy(update=update | {"langs": [lang]}) for lang in task.langs]
+        return [part for other in others for part in other.zero_shot()]
     except UserError as err:
         # What is wrong with the path of this copy is wrong with `examples`; files have their own place.
         err.key = "" if err.key == "path" else err.key
