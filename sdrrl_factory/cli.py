@@ -232,7 +232,19 @@ def _parser() -> argparse.ArgumentParser:
     rate = commands.add_parser("lr", help="the paper's learning rate for a train recipe, from its own data")
     _takes_recipe(rate)
     rate.add_argument("--processes", type=int, metavar="N", help="GPUs in all (default: NPROC_PER_NODE x NNODES, or 1)")
+    rate.add_argument("--output", metavar="FILE", help="write the recipe there with the rate in it")
     rate.set_defaults(run=_lr)
+
+    study = commands.add_parser("study", help="languages x systems x seeds x backbones, from prepare to the tables")
+    _takes_recipe(study)
+    one = study.add_mutually_exclusive_group()
+    one.add_argument("--dry-run", action="store_true", help="only count: steps, and hours by what such steps took here")
+    one.add_argument("--commands", action="store_true", help="only print the commands of all steps, to copy")
+    one.add_argument("--tables", action="store_true", help="only write the tables of what is measured, and print them")
+    one.add_argument("--keep", metavar="ID", help="only keep the results of one training, and take its weights away")
+    study.add_argument("--cores", type=int, metavar="N", help="steps of one thread at a time (default: 1)")
+    study.add_argument("--snakemake", metavar="ARGS", help="Snakemake's own options: '--executor slurm --jobs 16'")
+    study.set_defaults(run=_study, left=_GOES_ON)
 
     doctor = commands.add_parser("doctor", help="what is installed here, and whether a recipe has what it needs")
     _takes_recipe(doctor, nargs="?")
@@ -257,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _takes_recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     parser.add_argument("recipe", nargs=nargs, help="a YAML file, or the name of one that `sdrrl recipes` lists")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="put over the recipe's keys")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override keys of the recipe")
 
 
 def _takes_verbosity(parser: argparse.ArgumentParser) -> None:
@@ -359,7 +371,26 @@ def _remove_sets(args: argparse.Namespace) -> None:
 def _lr(args: argparse.Namespace) -> None:
     from sdrrl_factory.learning_rate import print_rate
 
-    print_rate(args.recipe, args.overrides, args.processes)
+    print_rate(args.recipe, args.overrides, args.processes, args.output)
+
+
+def _study(args: argparse.Namespace) -> int:
+    from sdrrl_factory.interface import load_study
+    from sdrrl_factory.study import run
+
+    recipe = load_study(args.recipe, args.overrides)
+    with recipe.locating():
+        if args.dry_run:
+            run.dry_run(recipe, args.overrides)
+        elif args.commands:
+            run.print_commands(recipe, args.overrides)
+        elif args.tables:
+            run.print_tables(recipe, args.overrides)
+        elif args.keep:
+            run.keep_training(recipe, args.overrides, args.keep)
+        else:
+            return run.study(recipe, args.overrides, args.cores, args.snakemake or "")
+    return 0
 
 
 def _doctor(args: argparse.Namespace) -> int:
