@@ -17,7 +17,7 @@ ALL_PACKAGES := apertium-es-pt dict-freedict-eng-ces dict-freedict-eng-jpn dict-
 # gcld3 is compiled.
 ALL_PACKAGES += protobuf-compiler libprotobuf-dev
 UI_PACKAGES := chromium fonts-dejavu-core
-ALL_EXTRAS := embedded,dev,comet,rouge,ctranslate2,server,ray,cld3,jpn,tha,khm,align,tsne,tensorboard,docs
+ALL_EXTRAS := embedded,dev,comet,rouge,ctranslate2,server,ray,cld3,jpn,tha,khm,align,tsne,tensorboard,study,docs
 # No step may wait for a model hub.
 export HF_HUB_OFFLINE := 1
 # A notice of mkdocs-material's about a later version of mkdocs, which constraints.txt does not take.

@@ -12,6 +12,7 @@ from sdrrl_factory.recipe import Group, Recipe, kind_of, load, read
 
 if TYPE_CHECKING:
     from sdrrl_eval.measure.recipe import EvalConfig
+    from sdrrl_factory.study.recipe import StudyConfig
     from sdrrl_factory.transfer.recipe import PrepareConfig
 
 G = TypeVar("G", bound=Group)
@@ -89,6 +90,11 @@ def check_overlap(
         return overlap.check_overlap(parts, training_files, overlap_list)
 
 
+def load_study(path: str, overrides: Sequence[str] = ()) -> "Recipe[StudyConfig]":
+    """Read and check a study's recipe, which `sdrrl study` runs."""
+    return _load(path, overrides, "study")
+
+
 def _loaded(kind: str, recipe: str | Recipe, overrides: Sequence[str]) -> Recipe[Any]:
     """The recipe, read where it is a path; it must be of the kind."""
     if not isinstance(recipe, Recipe):
@@ -106,7 +112,7 @@ def _load(path: str, overrides: Sequence[str], wanted: str = "") -> Recipe[Any]:
     kind = kind_of(keys, wanted)
     if wanted not in ("", kind):
         raise _another_kind(path, wanted)
-    return load(_model(kind), path, overrides) if kind in ("prepare", "eval") else keys
+    return load(_model(kind), path, overrides) if kind in ("study", "prepare", "eval") else keys
 
 
 def _another_kind(path: str, wanted: str) -> UserError:
@@ -118,6 +124,10 @@ def _model(kind: str) -> type[Group]:
         from sdrrl_factory.transfer.recipe import PrepareConfig
 
         return PrepareConfig
+    if kind == "study":
+        from sdrrl_factory.study.recipe import StudyConfig
+
+        return StudyConfig
     from sdrrl_eval.measure.recipe import EvalConfig
 
     return EvalConfig

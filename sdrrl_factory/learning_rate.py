@@ -13,10 +13,12 @@ from typing import Any
 
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.factory import parse, training_set
+from sdrrl_factory.files import atomic_write, refuse_foreign
 from sdrrl_factory.models.checkpoint import check_checkpoint
 from sdrrl_factory.recipe import kind_of, read
 
 _RATE, _TOKENS = 3e-4, 4_000_000
+_WRITTEN = "# with the learning rate that `sdrrl lr` calculated"
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ class Batch:
         return _RATE * (self.tokens_per_step / _TOKENS) ** 0.5
 
 
-def print_rate(path: str, overrides: list[str], processes: int | None) -> None:
+def print_rate(path: str, overrides: list[str], processes: int | None, output: str | None = None) -> None:
     """Print the counts, the formula, and the line for the train recipe at `path`.
 
     processes: in all; None reads ray_num_workers, or NPROC_PER_NODE and NNODES, which the training is started with.
+    output: where the recipe is written with the rate in it.
     """
     recipe = read(path, overrides)
     if kind_of(recipe, "train") != "train":
@@ -73,6 +76,16 @@ def print_rate(path: str, overrides: list[str], processes: int | None) -> None:
     if recipe.config.get("finetuning_type", "lora") != "full":
         print("note     the formula is for full-parameter training; others take more, LoRA often ten times as much")
     print(f"learning_rate: {batch.learning_rate:.3e}")
+    if output:
+        _write(output, recipe.config | {"learning_rate": float(f"{batch.learning_rate:.3e}")})
+
+
+def _write(path: str, keys: dict[str, Any]) -> None:
+    """The recipe, as `sdrrl lr` writes it; another file of that name is not replaced."""
+    import yaml
+
+    refuse_foreign(path, _WRITTEN)
+    atomic_write(path, f"{_WRITTEN}\n{yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)}")
 
 
 def count(keys: Mapping[str, Any], processes: int) -> Batch:

@@ -112,11 +112,11 @@ def read(path: str, overrides: Sequence[str] = ()) -> Recipe[dict[str, Any]]:
 
 
 # The key that no other kind of recipe has.
-_KINDS = {"instructions": "prepare", "tasks": "eval", "export_dir": "export", "dataset": "train"}
+_KINDS = {"backbones": "study", "instructions": "prepare", "tasks": "eval", "export_dir": "export", "dataset": "train"}
 
 
 def kind_of(recipe: Recipe[dict[str, Any]], default: str = "") -> str:
-    """prepare, eval, export or train, seen from the keys; `default`, if one is given, where none of them tells."""
+    """study, prepare, eval, export or train, seen from the keys; `default`, if one is given, where none tells."""
     for key, kind in _KINDS.items():
         if key in recipe.config:
             return kind

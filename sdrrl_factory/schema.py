@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.recipe import Group
+from sdrrl_factory.study.recipe import StudyConfig
 from sdrrl_factory.transfer.recipe import PrepareConfig
 
 
@@ -25,7 +26,7 @@ class _Untitled(GenerateJsonSchema):
 
 def schemas() -> dict[str, str]:
     """File name -> the schema as JSON: types, defaults, bounds and what each key does."""
-    models: dict[str, type[Group]] = {"prepare.json": PrepareConfig, "eval.json": EvalConfig}
+    models: dict[str, type[Group]] = {"prepare.json": PrepareConfig, "eval.json": EvalConfig, "study.json": StudyConfig}
     return {
         name: json.dumps(model.model_json_schema(schema_generator=_Untitled), indent=2, ensure_ascii=False) + "\n"
         for name, model in models.items()

@@ -10,7 +10,7 @@ from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import atomic_write, looked_in, read_text
 
 # In the order of a run.
-KINDS = ("prepare", "train", "export", "eval")
+KINDS = ("prepare", "train", "export", "eval", "study")
 # What a recipe may name that the package carries too; {lang} in it stands for any.
 _CARRIED = re.compile(r"\b(?:yaml_recipes/deepspeed|data/seeds|data/heldout)/[\w./{}-]+")
 # The comment by which editors with a YAML language server find a recipe's schema, relative to the recipe.

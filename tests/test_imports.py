@@ -12,7 +12,7 @@ import sdrrl_factory
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "sdrrl_factory").rglob("*.py"), *(ROOT / "eval/sdrrl_eval").rglob("*.py")])
 # What puts the sides together. Every other module of sdrrl_factory outside training/ and transfer/ is shared by all.
-EDGE = ("cli", "doctor", "interface", "learning_rate", "recipe_docs", "schema", "webui")
+EDGE = ("cli", "doctor", "interface", "learning_rate", "recipe_docs", "schema", "study", "webui")
 SIDES = ("training", "transfer")
 # What opens the plugin in a process names the tab that it puts into LLaMA-Factory's page.
 INLETS = {"sdrrl_factory.training.autoload": {"sdrrl_factory.webui.install.install_page"}}

@@ -1,0 +1,1 @@
+"""A study: languages x systems x seeds x backbones, from instructions to the paper's tables."""
