@@ -17,7 +17,7 @@ from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.sets import SETS, SIDES
 from sdrrl_factory.transfer.summary import LENGTH_EDGES, SCORE_BINS, Summary, in_words, ranked, settings
 
-_KEPT, _LOST, _LOST_BEHIND, _SOFT, _DARK = "#2563eb", "#ef4444", "#fca5a5", "#94a3b8", "#334155"
+_KEPT, _LOST, _LOST_BEHIND, _SOFT, _DARK = "#2563eb", "#ef4444", "#fca5a5", "#94a3b8", "#64748b"
 _SHORT = {"question": "question", "answer": "answer", "output": "ground truth"}
 _NAMES = {"question": "Questions", "answer": "Answers", "output": "Ground truth (for the baselines)"}
 _MAX_CHARS, _MAX_HEADING = 1500, 110

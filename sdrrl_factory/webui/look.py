@@ -111,12 +111,20 @@ def _css_text(text: str) -> str:
 
 
 def report(paths: Sequence[str]) -> str:
-    """Reports in frames of their own, in which nothing runs and nothing is loaded, whatever they hold."""
+    """Reports in frames of their own, in which nothing runs and nothing is loaded, whatever they hold.
+
+    Each twice, as the style sheet shows the one that fits LlamaBoard's theme: a frame cannot ask for it.
+    """
     frames = []
     for path in map(Path, paths):
         if path.is_file() and is_inside(str(path)) and path.stat().st_size < _REPORT_BYTES:
-            text = escape(path.read_text(encoding="utf-8", errors="replace"), quote=True)
-            frames.append(f'<iframe class="report" sandbox title="{escape(str(path))}" srcdoc="{text}"></iframe>')
+            text = path.read_text(encoding="utf-8", errors="replace")
+            for theme, media in (("light", "not all"), ("dark", "all")):
+                themed = escape(text.replace("@media (prefers-color-scheme: dark)", f"@media {media}"), quote=True)
+                title = escape(str(path), quote=True)
+                frames.append(
+                    f'<iframe class="report {theme}" sandbox title="{title}" loading="lazy" srcdoc="{themed}"></iframe>'
+                )
     return "".join(frames)
 
 

@@ -107,7 +107,7 @@ def test_start_reload_stop_and_start_again(tab, board, pictures):
 def test_the_report_is_in_the_page(tab, pictures):
     from playwright.sync_api import expect
 
-    report = tab.page.frame_locator("#sdrrl-prepare-report iframe")
+    report = tab.page.frame_locator("#sdrrl-prepare-report iframe.light")
     expect(report.get_by_role("heading", name="From record to set")).to_be_visible()
     expect(report.get_by_text("lost in this step")).to_be_visible()
     examples = report.locator("section", has_text="Examples").locator("details:not(.more)").locator("visible=true")
@@ -194,7 +194,7 @@ def test_compare_and_download(tab, board, pictures, tmp_path):
     tab.choose("Training log", str(saved.relative_to(board.root)))
     tab.click("compare-start")
     tab.until("compare", "finished")
-    report = tab.page.frame_locator("#sdrrl-compare-report iframe")
+    report = tab.page.frame_locator("#sdrrl-compare-report iframe.light")
     expect(report.get_by_role("heading", name="Training loss by subset")).to_be_visible()
     begins = {"html": "<!doctype html>", "tex": "% ", "md": "", "csv": "system,task,metric,"}
     for kind, text in begins.items():
@@ -219,7 +219,7 @@ def test_dark_and_on_a_phone(browser, board, pictures, theme, width, height):
     for step in ("Prepare", "Train", "Measure", "Compare"):
         tab.open(step)
         if step in ("Prepare", "Compare"):
-            expect(page.locator(f"#sdrrl-{step.lower()}-report iframe")).to_be_visible()
+            expect(page.locator(f"#sdrrl-{step.lower()}-report iframe.{theme}")).to_be_visible()
         shoot(tab, pictures, f"page_{step.lower()}_{theme}_{size}")
         # Nothing is wider than the screen.
         assert page.evaluate("document.documentElement.scrollWidth") <= width
