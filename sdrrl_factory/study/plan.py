@@ -357,7 +357,8 @@ class _Planner:
         """A task of the eval recipe with its languages; None where the benchmark has not the one taught."""
         lacking = _lacking(task, code)
         if lacking:
-            self.plan.left_out.append(f"{task['task']}: {lacking} has no {LANGUAGES[code].name}")
+            files = "" if lacking == task["task"] else f", whose files go by the language's {lacking} name,"
+            self.plan.left_out.append(f"{task['task']}{files} has no {LANGUAGES[code].name}")
             return None
         source = self.config.source_lang
         if task["task"] in ("translation", "flores"):

@@ -20,6 +20,7 @@ from sdrrl_eval import show
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import atomic_write
 from sdrrl_factory.recipe import Recipe
+from sdrrl_factory.study.checks import check_recipes
 from sdrrl_factory.study.kept import keep, seconds
 from sdrrl_factory.study.plan import Plan, Step, plan
 from sdrrl_factory.study.recipe import StudyConfig
@@ -40,8 +41,9 @@ def study(recipe: Recipe[StudyConfig], overrides: Sequence[str], cores: int | No
         print(f"left out  {line}")
     lock = _locked(config.folder)
     with lock:
-        _write(config, planned)
         _require_snakemake()
+        check_recipes(recipe, planned)
+        _write(config, planned)
         arguments = shlex.split(options)
         if "--executor" not in arguments:
             arguments += ["--cores", str(cores or 1)]
