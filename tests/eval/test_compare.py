@@ -261,7 +261,7 @@ def test_languages_stand_in_columns_with_their_average_and_marks(tmp_path, capsy
     ]
     assert "| trained | **80.00**†‡ | **80.00**†‡ | **80.00**†‡ |" in markdown.read_text(encoding="utf-8")
     assert "| same | <u>41.67</u> |" in markdown.read_text(encoding="utf-8")
-    assert r"\textbf{80.00}$^\dagger$$^\ddagger$" in latex.read_text(encoding="utf-8")
+    assert r"\textbf{80.00}\rlap{$^\dagger$$^\ddagger$}" in latex.read_text(encoding="utf-8")
     page = Tags(Path(report).read_text(encoding="utf-8"))
     assert page.open == [] and page.text.count("80.00†‡") == 3 + 2  # the table, and the list of intervals
 
@@ -288,6 +288,55 @@ def test_only_the_common_items_are_compared(tmp_path, capsys):
     p = np.mean(np.abs(swapped) >= abs(gaps.sum()) - 1e-9)
     assert found[1]["p"] == pytest.approx(p, abs=4 * (p / 10_000) ** 0.5 + 2e-4)
     assert found[1]["test"] == "approximate randomisation" and found[0]["p"] is None
+
+
+def test_what_is_to_be_known_of_the_answers_is_counted_on_the_compared_items(tmp_path):
+    """Ten items of which two are common: what is cut off is counted on these, from predictions of any version."""
+    runs = []
+    for name, first in (("base", 0), ("trained", 8)):
+        runs.append(item_run(tmp_path / name, {("mkqa", "f1", "spa"): [10.0] * 10}))
+        rows = [
+            {"id": str(i), "prompt": f"q{i}", "output": "x", "f1": 10.0, "finish": "length" if i in (3, 8) else "stop"}
+            for i in range(first, first + 10)
+        ]
+        put_items(runs[-1], "mkqa.spa", rows)
+    settle(runs[1], scores=[json.loads(Path(runs[1], "results.json").read_text())["scores"][0] | {
+        "remarks": {"cut_off": 1, "left_out": 5}
+    }])  # fmt: skip
+    comparison = command.compare(runs)
+    [score] = comparison.scores
+    assert [entry["remarks"] for entry in score.scores] == [{"cut_off": 1}, {"cut_off": 1, "left_out": 5}]
+    assert [cell.remarks for cell in comparison.score_table.blocks[0].lines[0].cells] == ["ᶜ", "ᶜˡ"]
+    cut_off, left_out = comparison.remarks
+    assert cut_off.endswith("limit of new tokens: base MKQA spa 1 of 2; trained MKQA spa 1 of 2")
+    assert left_out.endswith("left out of the score: trained MKQA spa 5 of 7")
+
+
+def test_a_loss_has_no_answers_to_be_cut_off(tmp_path):
+    run = losses(tmp_path / "base", [5, 7, 9], 2.0)
+    path = Path(run) / "predictions/text_loss.spa.jsonl"
+    rows = [json.loads(line) | {"finish": "length"} for line in path.read_text().splitlines()]
+    put_items(run, "text_loss.spa", rows)
+    assert command.compare([run, losses(tmp_path / "other", [5, 7, 9], 2.5)]).remarks == []
+
+
+def test_questions_on_one_passage_are_swapped_together(tmp_path):
+    """By hand: 20 questions on 10 passages, of which all swaps of whole passages are tried."""
+    flags = np.random.default_rng(1).random((2, 20)) < [[0.3], [0.8]]
+    runs = []
+    for name, own in zip(("base", "trained"), flags, strict=True):
+        runs.append(item_run(tmp_path / name, {("belebele", "accuracy", "spa"): (100.0 * own).tolist()}))
+        rows = [
+            {"id": f"q{i}", "group": f"{name} passage {i // 2}", "reference": "A", "accuracy": bool(flag)}
+            for i, flag in enumerate(own)
+        ]
+        put_items(runs[-1], "belebele.spa", rows)
+    [score] = command.compare(runs).scores
+    gaps = (flags[1].astype(int) - flags[0]).reshape(10, 2).sum(1)
+    signs = 1 - 2 * (np.arange(2**10)[:, None] >> np.arange(10) & 1)
+    assert score.p(1) == pytest.approx(np.mean(np.abs(signs @ gaps) >= abs(gaps.sum())))
+    assert score.test == "approximate randomisation" and score.scores[0]["n"] == 20
+    assert score.statistics[0].items == tuple(f"q{2 * i}" for i in range(10))
 
 
 def test_nothing_in_common_is_not_compared(tmp_path, capsys):
@@ -361,6 +410,13 @@ def test_how_the_answers_were_made_is_said_above_the_tables(tmp_path, capsys):
     ]
     above = said[: said.index("score  ")]
     assert above.split("\n")[:-2] == [f"differs: {line}" for line in expected]
+    # A system prompt, stop strings and thoughts are in results.json only where they are set.
+    settle(runs[1], decoding={"enable_thinking": False}, parts={"flores.eng-spa": {"n": 2, "stop": ["\n"]}})
+    settle(runs[0], parts={"flores.eng-spa": {"n": 2, "system_prompt": "Be brief."}})
+    told = command.compare(runs).differences
+    assert 'system prompt of flores.eng-spa: base "Be brief."; trained none' in told
+    assert 'stop strings of flores.eng-spa: base none; trained ["\\n"]' in told
+    assert "thinking: base none; trained false" in told
     assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["differences"] == expected
     page = Tags(Path(report).read_text(encoding="utf-8"))
     for text in (page.text, (tmp_path / "t.md").read_text(encoding="utf-8")):

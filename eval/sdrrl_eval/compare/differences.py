@@ -15,12 +15,19 @@ _DECODING = {
     "template": "template",
     "format": "prompt format",
     "precision": "precision",
-    "system_prompt": "system prompt",
     "enable_thinking": "thinking",
-    "stop": "stop strings",
     "max_samples": "samples",
+    "draw": "draw of the samples",
 }
-_PARTS = {"prompt": "prompt", "max_new_tokens": "limit of new tokens", "shots": "shots", "cut": "cut prompts"}
+_PARTS = {
+    "prompt": "prompt",
+    "max_new_tokens": "limit of new tokens",
+    "shots": "shots",
+    "system_prompt": "system prompt",
+    "stop": "stop strings",
+}
+# Keys that are only there where they are set: without them it is none.
+_IF_SET = ("enable_thinking", "shots", "system_prompt", "stop")
 _WIDTH = 60
 
 
@@ -30,7 +37,8 @@ def differences(runs: Sequence[Run]) -> list[str]:
     decodings = [_dicts(run, "decoding") for run in runs]
     lines = []
     for key, name in _DECODING.items():
-        lines += _line(name, runs, [_distinct(d[key] for d in found if key in d) for found in decodings])
+        values = [_distinct(d.get(key) for d in found if key in d or key in _IF_SET) for found in decodings]
+        lines += _line(name, runs, values)
     origins = [_distinct(d.get("server", "the checkpoint in process") for d in found) for found in decodings]
     lines += _line("answers from", runs, origins)
 
@@ -64,7 +72,9 @@ def _of_parts(runs: Sequence[Run]) -> list[tuple[str, str, list[list]]]:
     for part in dict.fromkeys(part for parts in parts_of for part in parts):
         abouts = [parts.get(part, {}) for parts in parts_of]
         for key, name in _PARTS.items():
-            settings.append((name, part, [[about[key]] if key in about else [] for about in abouts]))
+            is_said = [key in about or (key in _IF_SET and bool(about)) for about in abouts]
+            values = [[about.get(key)] if said else [] for about, said in zip(abouts, is_said, strict=True)]
+            settings.append((name, part, values))
     return settings
 
 
@@ -89,12 +99,7 @@ def _line(name: str, runs: Sequence[Run], values: Sequence[list]) -> list[str]:
 def _text(values: list) -> str:
     words = []
     for value in values:
-        if value is None:
-            word = "none"
-        elif isinstance(value, int):
-            word = str(value)
-        else:
-            word = json.dumps(value, ensure_ascii=False)
+        word = "none" if value is None else json.dumps(value, ensure_ascii=False)
         words.append(word if len(word) <= _WIDTH else f'{word[: _WIDTH - 2]}…"')
     return " or ".join(words)
 
