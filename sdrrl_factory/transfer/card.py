@@ -38,7 +38,7 @@ _DICTIONARY_LICENCES = {
 }
 _CORPUS_LICENCES = {"gettext": "BSD-3-Clause (Django's message catalogues)"}
 # They change how a run goes, not what comes out.
-_NOT_DATA = ("dataset_dir", "overwrite", "work_dir", "memory", "shard_size")
+_NOT_DATA = ("dataset_dir", "overwrite", "work_dir", "memory", "shard_size", "engine")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 

@@ -1,0 +1,338 @@
+"""The engine: the same work by this process and by the workers of a Ray cluster, with workers and nodes that die.
+
+One cluster of two nodes (real raylets, one CPU each) serves the whole file: it takes half a minute to start.
+"""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from sdrrl_factory import engine
+from sdrrl_factory.engine import EngineKeys, Local, Need, _Actors, connect
+from sdrrl_factory.errors import UserError
+from sdrrl_factory.memory import Memory
+from sdrrl_factory.transfer import run as prepare
+from sdrrl_factory.transfer.recipe import CodeSwitch, Generator, Parallel, PrepareConfig, Translator
+from tests.conftest import ROOT
+from tests.golden.record import WORDS
+
+pytestmark = pytest.mark.slow
+needs_apertium = pytest.mark.skipif(
+    shutil.which("apertium") is None, reason="needs Apertium: apt-get install apertium apertium-eng-spa"
+)
+SMALL = 80 * 2**20  # bytes of each node's object store: only paths travel
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes with a CPU each; its address."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    # Ray makes its workers nice: beside other work on two cores they would take minutes to start.
+    os.environ |= {"RAY_worker_niceness": "0", "RAY_worker_register_timeout_seconds": "300"}
+
+    nodes = Nodes(
+        head_node_args={"num_cpus": 1, "object_store_memory": SMALL, "include_dashboard": False}, initialize_head=True
+    )
+    nodes.add_node(num_cpus=1, object_store_memory=SMALL)
+    # The workers find this file's classes by their value: a node has the package, not its tests.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield nodes
+    nodes.shutdown()
+
+
+def keys(cluster, **more) -> EngineKeys:
+    return EngineKeys(backend="ray", address=cluster.address, **more)
+
+
+@contextmanager
+def opened(progress):
+    """A tool: the process it was opened in."""
+    yield os.getpid()
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Squares numbers. A number of `fatal` kills its worker each time, one of `once` the first time only.
+
+    workers: waits until so many are at work.
+    """
+
+    numbers: tuple[int, ...]
+    folder: Path
+    fatal: tuple[int, ...] = ()
+    once: tuple[int, ...] = ()
+    workers: int = 1
+    reason: str = ""
+
+    def work(self, tool):
+        assert tool == os.getpid()
+        (self.folder / f"worker-{tool}").touch()
+        while len(list(self.folder.glob("worker-*"))) < self.workers:
+            time.sleep(0.1)
+        if self.reason:
+            return [(self.numbers[0], self.reason, tool)]
+        out = []
+        for number in self.numbers:
+            if number in self.fatal or (number in self.once and not list(self.folder.glob(f"{number}-*"))):
+                (self.folder / f"{number}-{time.time_ns()}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            out.append((number, number * number, tool))
+        return out
+
+    def halves(self):
+        middle = len(self.numbers) // 2
+        parts = (self.numbers[:middle], self.numbers[middle:])
+        return [replace(self, numbers=part) for part in parts] if middle else []
+
+    def joined(self, results):
+        return [row for result in results for row in result]
+
+    def rejected(self, reason):
+        return replace(self, reason=reason)
+
+
+def run_items(run, items, need=Need()):  # noqa: B008
+    with run.pool(opened, need, lambda rows: None) as pool:
+        results = dict(pool.map(items))
+    return [results[i] for i in range(len(items))]
+
+
+def values(results):
+    return [[(number, value) for number, value, _ in result] for result in results]
+
+
+def pids(results):
+    return {pid for result in results for _, _, pid in result}
+
+
+def is_there(pid, seconds=10):
+    """Whether the process is still there after so long."""
+    end = time.monotonic() + seconds
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_workers_do_what_this_process_does(cluster, tmp_path):
+    items = [Squares((i, i + 100), tmp_path, workers=2) for i in range(12)]
+    with connect(keys(cluster), {"work_dir": str(tmp_path)}, tmp_path / "ray") as run:
+        results = run_items(run, items)
+        assert values(results) == [[(i, i * i), (i + 100, (i + 100) ** 2)] for i in range(12)]
+        assert values(results) == values(run_items(Local(), items))
+        assert len(pids(results)) == 2 and os.getpid() not in pids(results)
+        # The next stage has the same workers, or one of them if it makes no use of more.
+        assert pids(run_items(run, items)) <= pids(results)
+        assert len(pids(run_items(run, items, Need(workers=1)))) == 1
+        # A mistake of the user's travels as it is.
+        with pytest.raises(UserError, match="^generator.model: broken; mend it$"):
+            run_items(run, [Raises()])
+    assert not any(map(is_there, pids(results)))
+
+
+@dataclass(frozen=True)
+class Raises:
+    def work(self, tool):
+        raise UserError("broken", "mend it", key="generator.model")
+
+
+def test_a_record_that_kills_its_worker_is_rejected_and_no_other(cluster, tmp_path):
+    (tmp_path / "marks").mkdir()
+    items = [Squares(tuple(range(i, i + 8)), tmp_path / "marks", fatal=(13,), once=(2, 20)) for i in range(0, 32, 8)]
+    with connect(keys(cluster), {}, tmp_path / "ray") as run:
+        results = values(run_items(run, items))
+    expected = [[(n, n * n) for n in range(i, i + 8)] for i in range(0, 32, 8)]
+    expected[1][5] = (13, "its worker died 3 times")
+    assert results == expected
+    # Twice each with seven neighbours, three and one, then alone.
+    assert len(list((tmp_path / "marks").glob("13-*"))) == 2 + 2 + 2 + 3
+    assert [len(list((tmp_path / "marks").glob(f"{n}-*"))) for n in (2, 20)] == [1, 1]
+
+
+def test_memory_that_ran_out_halves_all_that_follows():
+    """Without Ray: how its death is told is Ray's, what is done about it is decided here."""
+    from sdrrl_factory.engine import _Job
+
+    pool = _Actors(None, None, 1)
+    item = Squares((1, 2, 3, 4), Path())
+    halves = pool._again(_Job(item, 0), out_of_memory=True)
+    assert [job.item.numbers for job in halves] == [(1, 2), (3, 4)] and pool._depth == 1
+    (left, right) = pool._again(halves[0], out_of_memory=True)
+    assert [left.item.numbers, right.item.numbers] == [(1,), (2,)] and pool._depth == 2
+    for _ in range(3):
+        (left,) = pool._again(left, out_of_memory=True)
+    assert left.item.reason == "memory ran out 3 times" and pool._depth == 2
+
+
+@dataclass(frozen=True)
+class Remembers:
+    """What a worker reads of a memory, and then writes there."""
+
+    path: Path
+    number: int
+
+    def work(self, tool):
+        with Memory(self.path) as memory:
+            before = memory.get("kind", ["known", f"{self.number}"])
+            memory.put("kind", {f"{self.number}": [self.number, tool]})
+            memory.note("kind", {f"{self.number}": "no"})
+            return before, memory.noted("kind", [f"{self.number}", "other"]), memory.knows("other kind")
+
+
+def test_workers_share_a_memory_that_one_process_has_open(cluster, tmp_path):
+    path = tmp_path / "memory.sqlite"
+    with Memory(path) as memory:
+        memory.put("kind", {"known": "as \u00e9"})
+    with connect(keys(cluster), {}, tmp_path / "ray") as run:
+        results = run_items(run, [Remembers(path, n) for n in range(6)])
+        holders = {pid for pid in os.listdir("/proc") if pid.isdigit() and holds(pid, path)}
+    assert results == [({"known": "as \u00e9"}, {f"{n}": "no"}, False) for n in range(6)]
+    assert len(holders) == 1
+    with Memory(path) as memory:
+        stored = memory.get("kind", map(str, range(6)))
+        assert [stored[str(n)][0] for n in range(6)] == list(range(6)) and memory.noted("kind", "0") == {}
+    # By the process that has the memories, not by the workers.
+    assert holders.isdisjoint(str(pid) for _, pid in stored.values())
+
+
+def holds(pid, path):
+    try:
+        return any(os.readlink(link) == str(path) for link in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+# --- prepare and eval on the cluster
+
+
+def recipe(folder: Path, tiny: Path, rows: int, shard_size: int) -> PrepareConfig:
+    """All systems into Spanish and, through it, Portuguese, written below `folder`."""
+    folder.mkdir(exist_ok=True)
+    for language, words in WORDS.items():
+        lines = [f"{word}\t{translations}\n" for word, translations in words.items()]
+        (folder / f"eng-{language}.tsv").write_text("".join(lines), encoding="utf-8")
+    # The card names the recipe's paths: those that differ between runs are the two below.
+    return PrepareConfig(
+        instructions=str(ROOT / "data/seeds/english_instructions.jsonl"),
+        target_lang=["spa", "por"],
+        max_samples=rows,
+        systems=["sdrrl", "sft", "tsft", "cit", "xcot"],
+        generator=Generator(model=str(tiny), max_new_tokens=8, longest_answer=8, batch_size=4),
+        translator=Translator(via=["spa"]),
+        code_switch=CodeSwitch(dictionary=str(folder / "eng-{target}.tsv")),
+        parallel=Parallel(size=10),
+        dataset_dir=str(folder / "data"),
+        work_dir=str(folder / "work"),
+        shard_size=shard_size,
+    )
+
+
+def written(config: PrepareConfig) -> dict[str, bytes]:
+    """File -> bytes of the data sets, the registry and the cards, wherever they lie."""
+    folder = Path(config.dataset_dir)
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    parent = str(folder.parent).encode()
+    return {str(path.relative_to(folder)): path.read_bytes().replace(parent, b"") for path in files}
+
+
+@pytest.fixture(scope="module")
+def local_files(tiny, tmp_path_factory):
+    """What `prepare` of so many rows writes in this process."""
+    made = {}
+
+    def files(rows: int, shard_size: int = 7) -> dict[str, bytes]:
+        if rows not in made:
+            config = recipe(tmp_path_factory.mktemp("local") / "run", tiny, rows, shard_size)
+            prepare.prepare(config)
+            made[rows] = written(config)
+        return made[rows]
+
+    return files
+
+
+@needs_apertium
+def test_prepare_writes_the_same_bytes(cluster, tiny, tmp_path, local_files):
+    config = recipe(tmp_path / "run", tiny, rows=14, shard_size=4)
+    prepare.prepare(config.model_copy(update={"engine": keys(cluster)}))
+    files = written(config)
+    assert len(files) > 20 and files == local_files(14)
+    # No shard is left half done, and what the workers said is in the run's folder.
+    assert not [path for path in Path(config.work_dir).rglob("*") if ".questions" in str(path)]
+    assert list(Path(config.work_dir, "sdrrl", "ray").glob("worker-*.log"))
+    # Local goes on with the cluster's shards: there is nothing left to do.
+    prepare.prepare(config)
+    assert written(config) == files
+
+
+@needs_apertium
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("workers", "shard_size"), [(1, 7), (2, 200), (3, 7), (None, 200)])
+def test_no_number_of_workers_and_no_order_of_nodes_changes_a_byte(
+    cluster, tiny, tmp_path, local_files, workers, shard_size, monkeypatch
+):
+    # The nodes in another order, and the items in another: results come as they come.
+    rng, in_order, nodes = random.Random(workers), _Actors.map, engine._nodes
+    monkeypatch.setattr(engine, "_nodes", lambda: rng.sample(nodes(), len(nodes())))
+
+    def shuffled(pool, items):
+        order = rng.sample(range(len(items)), len(items))
+        return ((order[i], result) for i, result in in_order(pool, [items[i] for i in order]))
+
+    monkeypatch.setattr(_Actors, "map", shuffled)
+    if workers == 3:
+        cluster.add_node(num_cpus=1, object_store_memory=SMALL)
+    config = recipe(tmp_path / "run", tiny, rows=227, shard_size=shard_size)
+    prepare.prepare(config.model_copy(update={"engine": keys(cluster, workers=workers)}))
+    assert written(config) == local_files(227, 20)
+
+
+def workers_of(cluster) -> list[int]:
+    """The processes of all actors and tasks on the cluster's nodes, the one with the memories too."""
+    below = [child for node in psutil.Process().children() for child in node.children(recursive=True)]
+    return [child.pid for child in below if child.is_running() and "ray::" in " ".join(child.cmdline()[:1])]
+
+
+@contextmanager
+def killing(cluster, kills: int, seconds: float, seed: int):
+    """Kills a random worker every so often, from a thread; the value is the list of those killed."""
+    rng, killed, ended = random.Random(seed), [], threading.Event()
+
+    def run():
+        while len(killed) < kills and not ended.wait(rng.uniform(0, 2 * seconds)):
+            with suppress(psutil.Error, ProcessLookupError, IndexError):
+                pid = rng.choice(workers_of(cluster))
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        ended.set()
+        thread.join()
+
+
+@needs_apertium
+@pytest.mark.exhaustive
+def test_twenty_killed_workers_and_a_lost_node_change_no_byte(cluster, tiny, tmp_path, local_files):
+    lost = cluster.add_node(num_cpus=1, object_store_memory=SMALL)
+    config = recipe(tmp_path / "run", tiny, rows=227, shard_size=7)
+    with killing(cluster, 20, 2.0, seed=1) as killed:
+        leaving = threading.Timer(30, cluster.remove_node, args=(lost, False))
+        leaving.start()
+        prepare.prepare(config.model_copy(update={"engine": keys(cluster)}))
+        leaving.join()
+    assert len(killed) == 20
+    assert written(config) == local_files(227, 20)
