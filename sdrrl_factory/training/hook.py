@@ -26,7 +26,7 @@ from sdrrl_factory.training.sets import Sets, describe_sets
 from sdrrl_factory.training.terminal import say, stop, stopping
 
 # The versions of LLaMA-Factory that the tests ran with. Another one is used too, where it has the names below.
-TESTED_WITH = ("0.9.5",)
+TESTED_WITH = ("0.9.4", "0.9.5")
 # What the plugin uses of the workflow's module, and the parameters it uses of each.
 _NAMES: dict[str, set[str]] = {
     "run_sft": {"model_args", "data_args", "training_args", "finetuning_args", "generating_args"},
