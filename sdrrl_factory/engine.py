@@ -180,6 +180,7 @@ class Cluster:
                 self._check_size()
             here = _on(_runtime().get_node_id())
             self._memories = _remote(_Memories, num_cpus=0, max_restarts=-1, max_task_retries=-1, **here)
+            stack.callback(self._stop, True)
             self._stack = stack.pop_all()
         return self
 
@@ -224,7 +225,6 @@ class Cluster:
             # They lie in a folder of the system's that nobody would look for, and go with it.
             session = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
             stack.callback(_copy_logs, session, self.logs / "cluster")
-        stack.callback(self._stop)
 
     def _address(self) -> str | None:
         """host:port of the cluster to use, which answers; None where one is to be started."""
@@ -333,21 +333,23 @@ class Cluster:
 
     @contextmanager
     def pool(self, opener: Opener, need: Need, progress: Callable[[int], None]) -> Iterator["_Actors"]:
-        """As of `Engine`. Workers go on to the next stage where it needs the same; they start when there are items."""
+        """As of `Engine`. Workers go on to the next stage if they have what it needs; they start when there are items."""
         import ray
 
-        size = min(self._room(need), self.keys.workers or sys.maxsize, need.workers or sys.maxsize)
-        if self._need and (self._gpus(self._need), self._need.memory) != (self._gpus(need), need.memory):
+        has = self._need
+        if not has or self._gpus(has) != self._gpus(need) or has.memory < need.memory:
             self._stop()
-        self._need = need
+            self._need = has = need
+        size = min(self._room(has), self.keys.workers or sys.maxsize, need.workers or sys.maxsize)
         pool = _Actors(self, ray.put(opener), size)
         try:
             yield pool
         except BaseException:
             # What they have in work is of no use: Ctrl-C does not wait for it.
+            self.actors += pool.rest()
             self._stop()
             raise
-        self.actors = pool.rest()
+        self.actors += pool.rest()
 
     def new_actor(self) -> Any:
         assert self._need
@@ -364,10 +366,11 @@ class Cluster:
         keep = {k: v for k, v in os.environ.items() if k.startswith(_ENVIRONMENT) or k.endswith("_API_KEY")}
         return _Start(os.getcwd(), keep, self.logs, self.keys.cpus)
 
-    def _stop(self) -> None:
+    def _stop(self, memories: bool = False) -> None:
+        """End the workers; memories: and the process that has the memories."""
         import ray
 
-        for actor in self.actors:
+        for actor in [*self.actors, *([self._memories] if memories else [])]:
             with suppress(Exception):
                 ray.kill(actor)
         self.actors = []

@@ -48,7 +48,10 @@ def cluster():
     nodes.add_node(num_cpus=1, object_store_memory=SMALL)
     # The workers find this file's classes by their value: a node has the package, not its tests.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    # One connection for all tests: the processes that look at the nodes are there for the next.
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
     yield nodes
+    ray.shutdown()
     nodes.shutdown()
 
 
@@ -211,6 +214,99 @@ def holds(pid, path):
         return any(os.readlink(link) == str(path) for link in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False
+
+
+# --- mistakes: one line each, before any work
+
+
+def refused(engine_keys: EngineKeys, folder: Path, **shared: str) -> str:
+    with pytest.raises(UserError) as caught, connect(engine_keys, shared, folder / "ray"):
+        pytest.fail("it was connected")
+    return str(caught.value)
+
+
+def test_mistakes_that_need_no_cluster(tmp_path, monkeypatch):
+    line = refused(EngineKeys(backend="ray", address="127.0.0.1:1"), tmp_path)
+    assert line.startswith("engine.address: no Ray cluster at 127.0.0.1:1 (Connection refused); start one there with")
+    for address in ("ray://head:10001", "head", "head:port"):
+        assert "is no host:port; name the head node's" in refused(EngineKeys(backend="ray", address=address), tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    line = refused(EngineKeys(backend="ray"), tmp_path)
+    assert line.startswith("engine.backend: ray is not installed; run `pip install 'sdrrl-factory[ray]'`")
+
+
+def test_more_than_the_cluster_has(cluster, tmp_path):
+    line = refused(keys(cluster, gpus=1), tmp_path)
+    assert line.startswith("engine.gpus: a worker with 1 GPUs, and no node has so many; the cluster has ")
+    assert "and 0 GPUs on " in line and line.endswith("; lower engine.gpus, or add such a node")
+    assert refused(keys(cluster, cpus=8), tmp_path).startswith("engine.cpus: a worker with 8 CPUs, and no node has so")
+    assert refused(keys(cluster, workers=9), tmp_path).startswith("engine.workers: 9 workers with 1 CPUs each, and the")
+
+
+def test_a_folder_that_the_nodes_do_not_see(cluster, tmp_path):
+    opened = os.open(tmp_path, os.O_RDONLY)
+    try:
+        # One of this process alone, as a disk of one machine is.
+        line = refused(keys(cluster), tmp_path, work_dir=f"/dev/fd/{opened}/work", dataset_dir=str(tmp_path))
+    finally:
+        os.close(opened)
+    assert line.startswith("work_dir: node ") and f"does not see /dev/fd/{opened}/work; use a file system that" in line
+    # What was written to find out is gone.
+    assert not list(tmp_path.glob("**/.engine-*"))
+
+
+@contextmanager
+def node_that_begins_with(cluster, folder: Path, code: str, monkeypatch):
+    """A node whose Python runs this first."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    with monkeypatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(folder))
+        node = cluster.add_node(num_cpus=1, object_store_memory=SMALL)
+    try:
+        yield
+    finally:
+        cluster.remove_node(node)
+
+
+@pytest.mark.exhaustive
+def test_a_node_with_another_version_and_one_without_the_package(cluster, tmp_path, monkeypatch):
+    other = "import sdrrl_factory\nsdrrl_factory.__version__ = '0.0.1'\n"
+    with node_that_begins_with(cluster, tmp_path / "other", other, monkeypatch):
+        line = refused(keys(cluster), tmp_path)
+    assert line.startswith("engine.address: node ")
+    assert f"has sdrrl_factory 0.0.1 on Python 3.{sys.version_info[1]}; install the same on every node" in line
+    none = """
+import sys
+for name in [name for name in sys.modules if name.split(".")[0] == "sdrrl_factory"]:
+    del sys.modules[name]
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "sdrrl_factory":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+sys.meta_path.insert(0, Nowhere())
+"""
+    with node_that_begins_with(cluster, tmp_path / "none", none, monkeypatch):
+        line = refused(keys(cluster), tmp_path)
+    assert line.startswith("engine.address: node ") and " has no sdrrl_factory; install sdrrl-factory " in line
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a node says of itself."""
+
+    node: str
+
+
+def where():
+    return Where(ray.get_runtime_context().get_node_id())
+
+
+def test_nodes_with_different_models(cluster, tmp_path):
+    with connect(keys(cluster), {}, tmp_path / "ray") as run:
+        assert run.agreed(os.getcwd) == os.getcwd()
+        with pytest.raises(UserError, match="^engine.address: nodes .* have different models, dict.*alike: node '"):
+            run.agreed(where)
 
 
 # --- prepare and eval on the cluster

@@ -153,9 +153,10 @@ def test_names_tell_models_and_settings_apart(nllb, tmp_path):
 
 
 def test_batches_are_bounded_by_rows_and_by_padded_tokens():
-    rows = [[0] * n for n in (1000, 300, 128, 64, 64, 3, 2, 2)]
-    cut = list(Batches(4).cut(range(8), rows))
-    assert cut == [[0], [1], [2, 3], [4, 5, 6, 7]]
+    rows = [[0] * n for n in (1000, 300, 128, 64, 64, *[3] * 18)]
+    cut = list(Batches(4).cut(range(23), rows))
+    assert cut == [[0], [1], [2, 3], [4, 5, 6, 7], list(range(8, 23))]
+    assert [len(batch) for batch in Batches(1).cut(range(18), rows[5:])] == [4, 4, 4, 4, 2]
 
 
 def test_running_out_of_memory_halves_the_batch_and_says_so(nllb, segments, capsys):
@@ -171,9 +172,14 @@ def test_running_out_of_memory_halves_the_batch_and_says_so(nllb, segments, caps
 
     out = Small(config(nllb, batch_size=8), PAIRS).translate(segments[:10], "eng", "spa")
     assert out == Nllb(config(nllb), PAIRS).translate(segments[:10], "eng", "spa")
-    assert capsys.readouterr().out.splitlines() == [f"out of memory: translator.batch_size is now {n}" for n in (4, 2)]
+    assert capsys.readouterr().out.splitlines() == [
+        "out of memory: short segments have translator.batch_size rows a batch too",
+        *[f"out of memory: translator.batch_size is now {n}" for n in (4, 2)],
+    ]
+    batches = Batches(1)
+    batches.halve()
     with pytest.raises(UserError, match=r"^batch_size: out of memory with batch_size 1"):
-        Batches(1).halve()
+        batches.halve()
 
 
 def test_nothing_is_loaded_before_the_first_translation(tmp_path):

@@ -13,7 +13,10 @@ from sdrrl_factory.models.hub import is_hub_id
 from sdrrl_factory.transfer.recipe import Translator as Config
 
 DEFAULT_MODEL = "facebook/nllb-200-3.3B"  # the paper's
-_TOKENS_PER_ROW = 64  # up to this width a batch has all its rows; wider ones have fewer
+# A batch of this width has `batch_size` rows; wider ones have fewer, narrower ones more, up to so many times. A step of
+# the search reads all weights, however many rows it is for.
+_TOKENS_PER_ROW = 64
+_TIMES = 4
 
 
 class Nllb:
@@ -159,18 +162,22 @@ class Batches:
     """Batches of segments alike in length; when memory runs out, all that follow have half the rows."""
 
     def __init__(self, rows: int):
-        self.rows = rows
+        self.rows, self._times = rows, _TIMES
 
     def cut(self, order: Sequence[int], rows: Sequence[list[int]]) -> Iterator[list[int]]:
         """Cut `order` (indices of `rows`, longest first) into batches."""
         start = 0
         while start < len(order):
             width = len(rows[order[start]])
-            end = start + max(1, min(self.rows, self.rows * _TOKENS_PER_ROW // width))
+            end = start + max(1, min(self._times * self.rows, self.rows * _TOKENS_PER_ROW // width))
             yield list(order[start:end])
             start = end
 
     def halve(self) -> None:
+        if self._times > 1:
+            self._times = 1
+            print("out of memory: short segments have translator.batch_size rows a batch too", flush=True)
+            return
         if self.rows == 1:
             raise UserError("out of memory with batch_size 1", "use a smaller model or fewer beams", key="batch_size")
         self.rows //= 2
