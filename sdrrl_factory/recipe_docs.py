@@ -10,12 +10,13 @@ import re
 import sys
 from pathlib import Path
 
-from sdrrl_eval.measure.recipe import EvalConfig, ServerConfig
+from sdrrl_eval.measure.recipe import CheckpointKeys, EvalConfig, ServerConfig
 from sdrrl_eval.measure.row_task import RowTask
 from sdrrl_eval.measure.task import PromptedTask, Task
 from sdrrl_factory.engine import EngineKeys
 from sdrrl_factory.key_table import table
 from sdrrl_factory.recipe import Group
+from sdrrl_factory.study import recipe as study
 from sdrrl_factory.transfer import recipe as prepare
 
 # The name in the page's `<!-- keys: NAME -->` -> the model whose keys stand below it.
@@ -34,10 +35,16 @@ MODELS: dict[str, type[Group]] = {
     "parallel.columns": prepare.PairColumns,
     "engine": EngineKeys,
     "eval": EvalConfig,
+    "eval models": CheckpointKeys,
     "eval server": ServerConfig,
     "eval tasks": Task,
     "eval tasks that ask": PromptedTask,
     "eval tasks of rows": RowTask,
+    "study": study.StudyConfig,
+    "study backbones": study.Backbone,
+    "study tables": study.StudyTable,
+    "study own_systems": study.OwnSystem,
+    "study resources": study.Resources,
 }
 _SECTION = re.compile(r"(<!-- keys: (.+?) -->\n).*?(<!-- keys end -->)", re.DOTALL)
 

@@ -17,6 +17,7 @@ from sdrrl_factory.factory import parse
 from sdrrl_factory.recipe import Group, kind_of, load, read
 from sdrrl_factory.schema import schemas
 from sdrrl_factory.shipped import KINDS, copy, opening, recipes
+from sdrrl_factory.study.recipe import StudyConfig
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from tests.conftest import ROOT, command, write_rows
 
@@ -31,7 +32,7 @@ def test_all_recipes_are_listed_with_their_opening_line(capsys):
     assert sorted(files) == sorted(RECIPES.values())
     for path in files:
         lines = path.read_text().splitlines()
-        first = lines[path.parent.name in ("prepare", "eval")][2:]  # theirs is below the line for editors
+        first = lines[path.parent.name in ("prepare", "eval", "study")][2:]  # theirs is below the line for editors
         assert re.search(rf"^{path.parent.name}/{path.stem} +{re.escape(first)}$", said, re.M)
 
 
@@ -41,6 +42,7 @@ def test_every_recipe_opens_with_what_it_does_needs_its_command_and_what_to_edit
     head = text[: re.search(r"^[^#\n]", text, re.M).start()]
     assert len(opening(RECIPES[name])) > 40 and "Needs:" in head and re.search(r"# Edit: ", head)
     command_of = {"prepare": "sdrrl prepare", "train": "llamafactory-cli train", "export": "llamafactory-cli export"}
+    command_of["study"] = "sdrrl study"
     assert f"{command_of.get(name.partition('/')[0], 'sdrrl eval')} yaml_recipes/{name}.yaml" in head
     assert kind_of(read(str(RECIPES[name]))) == name.partition("/")[0]
     # What the head and the keys call a recipe is there.
@@ -58,7 +60,7 @@ def test_recipes_name_their_schema_and_keep_to_it(name):
     path = RECIPES[name]
     schema = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", path.read_text().splitlines()[0])[1]
     schema = json.loads((path.parent / schema).read_text())
-    assert schema["required"][0] == {"prepare": "instructions", "eval": "model"}[name.partition("/")[0]]
+    assert schema["required"][0] == {"prepare": "instructions", "eval": "tasks"}[name.partition("/")[0]]
     # Types and bounds are the models'; here only that an editor knows every key.
     groups = [(schema, yaml.safe_load(path.read_text()))]
     for group, keys in groups:
@@ -96,7 +98,7 @@ def test_every_key_of_every_group_has_its_row_in_the_documentation():
     """By a walk of its own through the models: a group that has no table is missed by none."""
     text = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]*\| ", text, re.MULTILINE))
-    groups: list[type[Group]] = [PrepareConfig, EvalConfig]
+    groups: list[type[Group]] = [PrepareConfig, EvalConfig, StudyConfig]
     for group in groups:
         assert group.model_fields.keys() <= rows, group
         for key in group.model_fields.values():

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdrrl_eval import show
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.languages import LANGUAGES, language
 from sdrrl_factory.recipe import read
@@ -357,8 +358,8 @@ class _Planner:
         """A task of the eval recipe with its languages; None where the benchmark has not the one taught."""
         lacking = _lacking(task, code)
         if lacking:
-            files = "" if lacking == task["task"] else f", whose files go by the language's {lacking} name,"
-            self.plan.left_out.append(f"{task['task']}{files} has no {LANGUAGES[code].name}")
+            name = "" if lacking == task["task"] else f" by {{{lacking}}}"
+            self.plan.left_out.append(f"{show.task(task['task'])}{name} has no {LANGUAGES[code].name}")
             return None
         source = self.config.source_lang
         if task["task"] in ("translation", "flores"):

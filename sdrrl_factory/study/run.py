@@ -153,7 +153,9 @@ def _snakemake(folder: Path, arguments: Sequence[str]) -> int:
     from snakemake.cli import main
 
     # The commands are those of this environment, wherever Snakemake starts them.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    programs, path = str(Path(sys.executable).parent), os.environ["PATH"]
+    if programs not in path.split(os.pathsep):
+        os.environ["PATH"] = f"{programs}{os.pathsep}{path}"
     ours = ["--snakefile", str(Path(__file__).with_name("Snakefile")), "--directory", str(folder)]
     # The study has a lock of its own, which a kill does not leave behind; what was half done is done again. Recipes are
     # written only where they change: their time is what tells that a step is out of date.
@@ -163,9 +165,6 @@ def _snakemake(folder: Path, arguments: Sequence[str]) -> int:
         "--rerun-triggers",
         "mtime",
         "--keep-going",
-        "--quiet",
-        "progress",
-        "rules",
     ]
     try:
         main([*ours, *arguments])

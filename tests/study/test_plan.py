@@ -111,9 +111,9 @@ def test_what_a_benchmark_has_not_is_left_out_and_said(tmp_path):
     )
     found = planned(tmp_path, "languages=[ces, ind]", f"eval.tasks={tasks}")
     assert found.left_out == [
-        "xlsum has no Czech",
-        "mkqa has no Czech",
-        "mkqa has no Indonesian",
+        "XL-SUM has no Czech",
+        "MKQA has no Czech",
+        "MKQA has no Indonesian",
     ]
     by_language = {
         code: found.recipes[Path(of_kind(found, "eval")[f"smollm2.{code}.base"].recipe)]["tasks"]
@@ -139,7 +139,13 @@ def test_commands_are_printed_to_copy(tmp_path, capsys):
     print_commands(load_study(SMALL, keys), keys)
     commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
     programs = {" ".join(words[:2]) for words in commands}
-    assert programs == {"sdrrl prepare", "llamafactory-cli train", "llamafactory-cli export", "sdrrl eval", "sdrrl study"}
+    assert programs == {
+        "sdrrl prepare",
+        "llamafactory-cli train",
+        "llamafactory-cli export",
+        "sdrrl eval",
+        "sdrrl study",
+    }
     # What they read is there.
     assert all(Path(words[2]).is_file() for words in commands)
 
