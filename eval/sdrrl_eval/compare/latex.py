@@ -40,10 +40,14 @@ def latex(
     parts = ["% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs,graphicx}"]
     for label, table in zip(labels(tables), tables, strict=True):
         width = len(table.columns) + 1
-        caption = _escape(f"{table.title.rstrip('.')}. {legend}")
+        # What a mark means goes without saying where there is none.
+        told = legend if table.has_marks("†‡") else legend.partition("†")[0].strip()
+        caption = _escape(f"{table.title.rstrip('.')}. {told}")
         lines = [r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{{label}}}", r"\par\medskip"]
+        lines += [r"\setlength{\tabcolsep}{8pt}"]
         lines += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]
-        lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
+        # The marks of the last column stand in the space behind it.
+        lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}@{{\qquad}}}}", r"\toprule"]
         lines.append(_row(["", *(rf"\textbf{{{_escape(column)}}}" for column in table.columns)]))
         for block in table.blocks:
             heading = rf"\multicolumn{{{width}}}{{c}}{{\textit{{{_escape(block.name)}}}}} \\"
@@ -86,4 +90,6 @@ def _cell(cell: Cell) -> str:
         text = rf"\textbf{{{text}}}"
     elif cell.rank == 2:
         text = rf"\underline{{{text}}}"
-    return text + _escape(cell.remarks + cell.marks)
+    marks = _escape(cell.remarks + cell.marks)
+    # Without width, so that the digits of a column stand below each other.
+    return text + (rf"\rlap{{{marks}}}" if marks else "")

@@ -9,6 +9,8 @@ from sdrrl_eval.compare.shared import SIDES, SharedScore
 from sdrrl_eval.compare.tables import Block, Cell, Line, Table
 from sdrrl_factory.languages import LANGUAGES
 
+_FEW = 3  # directions that are named one by one, even where they are all there are
+
 
 def language_tables(runs: Sequence[Run], averages: Sequence[SharedScore]) -> list[Table]:
     """A table a task in the paper's shape, from the averages over languages and their parts."""
@@ -118,12 +120,16 @@ def basis(scores: Sequence[SharedScore]) -> list[str]:
         elif score.common:
             line += f" ({score.common})"
         lines.setdefault(line, []).append(score)
-    return [f"{_names(sharing)}: {line}" for line, sharing in lines.items()]
+    return [f"{_names(sharing, scores)}: {line}" for line, sharing in lines.items()]
 
 
-def _names(scores: Sequence[SharedScore]) -> str:
-    """ "MKQA F1 dan, fin; XL-SUM ROUGE-1 ind"."""
+def _names(scores: Sequence[SharedScore], among: Sequence[SharedScore] = ()) -> str:
+    """ "MKQA F1 dan, fin; XL-SUM ROUGE-1 ind"; of more than a few languages, "MKQA F1" where it is all of `among`."""
     names: dict[str, dict[str, None]] = {}
     for score in scores:
         names.setdefault(score.name, {})[score.direction] = None
-    return "; ".join(f"{name} {', '.join(directions)}" for name, directions in names.items())
+    texts = []
+    for name, directions in names.items():
+        is_all = {score.direction for score in among if score.name == name} == set(directions)
+        texts.append(name if is_all and len(directions) > _FEW else f"{name} {', '.join(directions)}")
+    return "; ".join(texts)

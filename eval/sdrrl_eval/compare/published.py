@@ -94,7 +94,7 @@ def _table(data: dict, runs: Sequence[Run]) -> Table | None:
     # 3. What has to be said of it.
     notes = [_CAVEAT.format(**data), *(f"In the paper: {note}" for note in data["notes"])]
     if left_out:
-        notes.append(f"Not in the runs, left out: {', '.join(left_out)}.")
+        notes.append(f"Not in the runs, left out: {', '.join(left_out).removesuffix('.')}.")
     notes += [f"{mark} {what}" for mark, what in _MARKS.items() if mark in marked]
     title = f"{data['title']} (the paper's Table {data['table']})"
     return Table(title, [_head(data["columns"][c]) for c in kept], blocks, [*notes, *basis])

@@ -80,6 +80,9 @@ class Table:
     notes: list[str] = field(default_factory=list)
     basis: list[str] = field(default_factory=list)
 
+    def has_marks(self, marks: str) -> bool:
+        return any(set(marks) & set(cell.marks) for block in self.blocks for line in block.lines for cell in line.cells)
+
     def remarks(self, notes: Sequence[str]) -> list[str]:
         """Those of `notes`, each of which begins with its raised letter, whose letter stands in the table."""
         letters = {

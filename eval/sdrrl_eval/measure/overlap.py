@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ _INFO = "data/dataset_info.json"  # LLaMA-Factory's own default
 _ELSEWHERE = ("ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 # A choice, or the answer to a question, stands in other texts too ("The United States of America").
 _FEWEST_WORDS_OF_ANSWER = 8
-_CHOICES = frozenset("ABCD")
+_CHOICES = frozenset(string.ascii_uppercase)
 # Any of them makes a TSV's first line a header; else it is a sentence pair like the others.
 _COLUMNS = {"instruction", "prompt", "question", "conversations", "messages", "held_out"}
 _SHOWN, _WIDTH = 10, 80  # findings on the terminal, letters of each
