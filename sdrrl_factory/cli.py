@@ -53,7 +53,7 @@ def _main(argv: list[str] | None, interrupt: "_CtrlC") -> int:
             return interrupt.told()
         if isinstance(err, UserError):
             for mistake in err.mistakes if isinstance(err, Mistakes) else [err]:
-                print(f"sdrrl: {' '.join(str(mistake).split())}", file=sys.stderr)
+                print(f"sdrrl: {_printable(str(mistake))}", file=sys.stderr)
             return 2
         if isinstance(err, BrokenPipeError):  # `sdrrl recipes | head`: nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,6 +63,11 @@ def _main(argv: list[str] | None, interrupt: "_CtrlC") -> int:
             print(f"sdrrl: {file}{err.strerror}; mend that, and run it again", file=sys.stderr)
             return 2
         raise
+
+
+def _printable(text: str) -> str:
+    """On one line, and without what a file's name or a server's words may do to a terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
 
 
 def _set_up(args: argparse.Namespace) -> None:

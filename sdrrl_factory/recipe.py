@@ -137,9 +137,12 @@ def _parse(path: str) -> tuple[Any, dict[str, str]]:
 
     text = read_text(path)
     try:
-        tree = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
-        # OmegaConf keeps no line numbers: the same text is parsed once more for them.
-        lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), path))
+        # OmegaConf keeps no line numbers, and fails at what is no group of keys: the text is parsed for itself before.
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None and not isinstance(node, yaml.MappingNode):
+            raise UserError("a recipe is `key: value` lines", "start from one of `sdrrl recipes`", at=path)
+        tree = OmegaConf.create(text) if node else OmegaConf.create({})
+        lines = dict(_lines(node, path))
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         problem = getattr(err, "problem", None) or str(err).splitlines()[0]

@@ -122,8 +122,10 @@ def load(
         entries = induced(pairs, source, target)
     else:
         entries = _checked(*_from_path(dictionary, source, target, left_out), source, target, tool)
-    forward = _by_word(entries)
-    return Loaded(forward, _by_word((right, left) for left, right in entries), left_out)
+    forward, backward = _by_word(entries), _by_word((right, left) for left, right in entries)
+    if not forward and not backward and dictionary not in ("none", "freedict", "induced"):
+        raise UserError("no entry is a word and another one for it", "name a bilingual dictionary", at=dictionary)
+    return Loaded(forward, backward, left_out)
 
 
 def _checked(

@@ -213,7 +213,7 @@ def read_info(path: Path) -> dict:
         return {}
     try:
         info = json.loads(read_text(path) or "{}")
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         line = getattr(err, "lineno", 1)
         raise UserError(f"not JSON ({err})", "mend it by hand first", at=f"{path}:{line}") from None
     if not isinstance(info, dict):

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,45 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, ROOT, command
+from tests.conftest import ROOT, command
+from tests.end_to_end.conftest import SUBSETS, files, needs_programs, prepare_command, sets
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        shutil.which("apertium") is None or not Path("/usr/share/dictd/freedict-eng-spa.index").exists(),
-        reason="needs Apertium and FreeDict: apt-get install apertium apertium-eng-spa dict-freedict-eng-spa",
-    ),
-]
-SUBSETS = ("ll", "tl", "lt", "tt", "mt", "comp")
-
-
-def prepare_command(tiny: Path, folder: Path, *overrides: str) -> list[str]:
-    return [
-        str(BIN / "sdrrl"),
-        "prepare",
-        str(ROOT / "yaml_recipes/prepare/demo_spa.yaml"),
-        f"instructions={ROOT}/data/seeds/english_instructions.jsonl",
-        f"generator.model={tiny}",
-        "generator.max_new_tokens=8",
-        "max_samples=40",
-        "parallel.size=20",
-        "shard_size=10",
-        f"dataset_dir={folder}/data",
-        f"work_dir={folder}/work",
-        *overrides,
-    ]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tiny, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "data").mkdir()
-    (folder / "printed").write_text(command(*prepare_command(tiny, folder)).stdout)
-    return folder
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted((folder / "data").rglob("*.json*"))}
+pytestmark = [pytest.mark.slow, needs_programs]
 
 
 def shards(folder: Path) -> dict[str, int]:
@@ -97,35 +61,6 @@ def test_killed_at(moment, tiny, undisturbed, tmp_path):
     assert files(tmp_path) == files(undisturbed)
     again = shards(tmp_path)
     assert {path: again[path] for path in done} == done, "a finished shard was made again"
-
-
-@pytest.mark.exhaustive
-def test_thirty_kills_at_random_moments(tiny, undisturbed, tmp_path):
-    """SIGKILL after one to eight new shards and a little more, again and again; the end is the undisturbed run's."""
-    (tmp_path / "data").mkdir()
-    moments = random.Random(5)
-    for _ in range(30):
-        process = subprocess.Popen(
-            prepare_command(tiny, tmp_path, "shard_size=2"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=ROOT,
-        )
-        there, wanted = len(shards(tmp_path)), moments.randint(1, 8)
-        while len(shards(tmp_path)) < there + wanted and process.poll() is None:
-            time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        info = tmp_path / "data/dataset_info.json"
-        assert not info.exists() or list(json.loads(info.read_text())) == [f"demo_spa_{s}" for s in SUBSETS]
-    command(*prepare_command(tiny, tmp_path, "shard_size=2"))
-    assert sets(tmp_path) == sets(undisturbed)
-
-
-def sets(folder: Path) -> dict[str, bytes]:
-    """The data sets and their register; the card names the shard size."""
-    return {name: data for name, data in files(folder).items() if name != "README.md"}
 
 
 def test_neither_shard_size_nor_order_matter(tiny, undisturbed, tmp_path):
