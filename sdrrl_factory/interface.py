@@ -59,16 +59,19 @@ def evaluate(
     training_files: Sequence[str] = (),
     overlap_list: str | None = None,
 ) -> dict[str, Any]:
-    """`sdrrl eval`: measure a checkpoint; returns what results.json holds.
+    """`sdrrl eval`: measure a checkpoint; returns what results.json holds; of several, {"evaluations", "report"}.
 
     Args:
         training_files: each score is given once more without the items that stand in these files or data sets.
         overlap_list: a .jsonl or .csv that lists those items; None is overlap.jsonl in the output_dir.
     """
+    from sdrrl_eval import systems
     from sdrrl_eval.measure import runner
 
     loaded: Recipe[EvalConfig] = _loaded("eval", recipe, overrides)
     with loaded.locating():
+        if loaded.config.models:
+            return systems.run(loaded.config, loaded.path, training_files, overlap_list)
         return runner.run(loaded.config, loaded.path, training_files, overlap_list)
 
 

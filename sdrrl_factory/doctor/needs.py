@@ -182,6 +182,7 @@ def _bf16() -> str:
 
 def _eval(recipe: Recipe, overrides: Sequence[str]) -> Iterator[Finding]:
     from sdrrl_eval.measure.recipe import EvalConfig
+    from sdrrl_eval.systems import checkpoints
     from sdrrl_factory.models.server import check_listens
 
     loaded = load(EvalConfig, recipe.path, overrides)
@@ -191,9 +192,12 @@ def _eval(recipe: Recipe, overrides: Sequence[str]) -> Iterator[Finding]:
         yield attempt(loaded, "server", _under, "server.base_url", check_listens, config.server.base_url)
     else:
         yield attempt(loaded, "template", _template, config.template)
-        yield attempt(loaded, "model", _checkpoint, config.model, "model")
-        yield attempt(loaded, "prompts", _prompts, config.model, config.template)
-    if config.adapter:
+        for one in checkpoints(config) if config.models else []:
+            yield attempt(loaded, "model", _checkpoint, one.config.model, "models")
+        if config.model:
+            yield attempt(loaded, "model", _checkpoint, config.model, "model")
+            yield attempt(loaded, "prompts", _prompts, config.model, config.template)
+    if config.adapter and config.model:
         yield attempt(loaded, "adapter", _adapter, config.adapter, "adapter")
     for i, task in enumerate(config.tasks):
         yield attempt(loaded, f"task {task.task}", _task, config, i)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,6 +47,44 @@ def test_scores_are_those_of_comets_own_predict(files, checkpoint, model):
         assert score["value"] == pytest.approx(sum(own) / 3, abs=1e-3)
         assert score["ci95"][0] <= score["value"] <= score["ci95"][1]
         assert score["signature"] == f"comet:{comet.scorer(str(model)).name}|scale:100"
+
+
+class FakeComet:
+    """Scores a row by its lengths; counts the rows it is asked, and fails once as many as `most` were scored."""
+
+    name, installation = "fake", SimpleNamespace(version="1")
+
+    def __init__(self, most: int = 10**9):
+        self.asked, self.most = [], most
+
+    def score(self, rows):
+        if len(self.asked) + len(rows) > self.most:
+            raise KeyboardInterrupt
+        self.asked += rows
+        return [len(row["mt"]) / (1 + len(row["ref"])) for row in rows]
+
+
+def test_scores_are_kept_in_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(comet, "_KEPT", 4)
+    outputs = ["a" * (i % 7) for i in range(30)]
+    texts = ["s"] * 30, outputs, ["r" * (i % 5) for i in range(30)]
+    plain, each = comet.comet(FakeComet(), *texts, seed=1)
+    # 1. Killed after eight rows, which are kept: the next run asks only for the others.
+    killed, rest = FakeComet(most=8), FakeComet()
+    with comet.remembering(tmp_path / "memory.sqlite"), pytest.raises(KeyboardInterrupt):
+        comet.comet(killed, *texts, seed=1)
+    with comet.remembering(tmp_path / "memory.sqlite"):
+        assert comet.comet(rest, *texts, seed=1) == (plain, each)
+    rows = [str(row) for row in killed.asked + rest.asked]
+    assert len(killed.asked) == 8 and not {str(r) for r in killed.asked} & {str(r) for r in rest.asked}
+    assert len(rows) == 30  # of two that are alike, both are scored in the first run, as without a memory
+    # 2. Another system that says the same is asked nothing, another model everything.
+    again, other = FakeComet(), FakeComet()
+    other.name = "other"
+    with comet.remembering(tmp_path / "memory.sqlite"):
+        assert comet.comet(again, *texts, seed=1) == (plain, each) and again.asked == []
+        comet.comet(other, *texts, seed=1)
+    assert len(other.asked) == 30
 
 
 @needs_comet

@@ -143,7 +143,15 @@ def test_without_the_flores200_model_it_is_one_line_and_nothing_is_fetched(tmp_p
         task(tokenizer=None).check()
     said = str(caught.value)
     assert said.startswith("tokenizer: flores200 needs sacrebleu's SentencePiece model")
-    assert str(tmp_path / "models/flores200sacrebleuspm") in said and "tokenizer: 13a" in said and "\n" not in said
+    assert str(tmp_path / "models/flores200sacrebleuspm") in said and "\n" not in said
+    assert "copy it there from a machine that has it" in said and said.endswith("or set tokenizer: 13a")
+    for langs, advice in {
+        ("jpn", "khm"): "tokenizer: char",
+        ("spa", "kor", "tha"): "tokenizer: 13a for spa, and char for kor, tha, in an entry of their own",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            task(tokenizer=None, langs=list(langs)).check()
+        assert str(caught.value).endswith(f"or set {advice}")
     task(tokenizer=None, metrics=["chrf++"]).check()
 
 

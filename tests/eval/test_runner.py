@@ -520,9 +520,8 @@ def unknown_kind(folder):
         (one_nan, r"has NaN or infinity in model.layers.1.mlp.up_proj.weight; train or export it again"),
         (one_infinity, "has NaN or infinity in model.norm.weight;"),
         (overflow, r"has NaN or infinity in its first answer, though its weights are finite \(float32 overflows\);"),
-        (few_embeddings, r"tokenizer of .* does not match .*\(token 399 is .*, the embeddings have 300 rows\); export"),
+        (few_embeddings, r"tokenizer of .* does not match .*\(a prompt has token 3\d\d, .* have 300 rows\); export"),
         (many_embeddings, r"tokenizer of .* does not match its weights \(400 tokens, 5000 embeddings\); copy"),
-        (added_tokens, r"does not match its weights \(token 400 is '<pad>', the embeddings have 400 rows\)"),
         (other_shape, "cannot be loaded .*; export or fetch it again"),
         (broken_json, "cannot be loaded"),
         (broken_tokenizer, "cannot be loaded"),
@@ -539,6 +538,18 @@ def test_a_spoilt_checkpoint_is_one_line(files, checkpoint, tmp_path, spoil, exp
         runner.run(recipe(files, str(folder)), "r.yaml")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert not (files / "out" / "results.json").exists()
+
+
+def test_a_token_more_than_the_embeddings_is_a_mistake_only_in_a_prompt(files, checkpoint, tmp_path):
+    folder = copied(checkpoint, tmp_path)
+    added_tokens(folder)
+    results = runner.run(recipe(files, str(folder)), "r.yaml")
+    plain = runner.run(recipe(files, checkpoint, output_dir=str(files / "plain")), "r.yaml")
+    assert [s["value"] for s in results["scores"]] == [s["value"] for s in plain["scores"]]
+    (files / "instructions.spa.jsonl").write_text('{"instruction": "Hola <pad> adiós", "output": "a"}\n')
+    task = task_of(task="off_target", path=str(files / "instructions.spa.jsonl"), langs=["spa"])
+    with pytest.raises(UserError, match=r"^model: .* \(a prompt has token 400, '<pad>', the embeddings have 400"):
+        runner.run(recipe(files, str(folder), tasks=[task]), "r.yaml")
 
 
 def test_a_padded_vocabulary_is_none_of_these(files, checkpoint, tmp_path):

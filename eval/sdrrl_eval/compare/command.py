@@ -39,7 +39,8 @@ def compare(
     Raises:
         UserError: a folder without results, scores that no two systems share, an unknown table, id or correction.
     """
-    if len(runs) < (1 if paper else 2):
+    # A system alone stands beside the paper, or has an average over its languages.
+    if len(runs) < 2 and not paper and not ("," in "".join(runs) and "=" in "".join(runs)):
         raise UserError("compare: fewer than two evaluation folders", "name the base's first, then the others")
     if correct not in (None, "holm"):
         raise UserError(f"--correct {correct}: unknown", "known: holm")

@@ -103,11 +103,28 @@ class ServerConfig(Group):
     """Further keys of every request to the server, as they are."""
 
 
-class EvalConfig(Group):
-    """An evaluation recipe: a checkpoint, and what is measured of it."""
+class CheckpointKeys(Group):
+    """One system of several."""
 
     model: str
+    """As the recipe's; with {lang} a checkpoint for each language of the tasks but English."""
+    name: str | None = Field(default=None, pattern=r"^[\w.+-]+$")
+    """What it is called in tables and below output_dir; null: the folder's name without {lang}."""
+    adapter: str | None = None
+    """null: the recipe's."""
+    template: str | None = None
+    """null: the recipe's."""
+
+
+class EvalConfig(Group):
+    """An evaluation recipe: a checkpoint or several, and what is measured of them."""
+
+    model: str = ""
     """A checkpoint's folder, a hub id, or its name on the server."""
+    models: str | list[str | CheckpointKeys] | None = None
+    """In place of model, several, the base first; or a pattern: runs/export/{lang}_{system}."""
+    systems: list[str] = []
+    """What {system} in models stands for, the base first; []: all that are there."""
     tasks: list[AnyTask] = Field(min_length=1)
     output_dir: str
     """Gets results.json and predictions/."""
@@ -144,6 +161,9 @@ class EvalConfig(Group):
 
 def check(config: EvalConfig) -> None:
     """Say at once which keys do not go together."""
+    if bool(config.model) == bool(config.models):
+        what = "model and models say the same" if config.model else "no checkpoint"
+        raise UserError(what, "name one as model, or several as models", key="models" if config.model else "model")
     for name in ("adapter", "template"):
         if config.server and getattr(config, name):
             raise UserError(f"a server has its own {name}", "remove it, or remove server", key=name)

@@ -293,7 +293,9 @@ def _generate(model: Answers, parts: list[Part], batch_size: int) -> dict[tuple[
         generations = model.generate(
             list(prompts), asking.max_new_tokens, batch_size, systems=systems, stop=asking.stop
         )
-        answers.update({(asking, prompt): answer for prompt, answer in zip(prompts, generations, strict=True)})
+        # Without their tokens: of many checkpoints, all answers are in memory at once.
+        texts = [Generation(answer.text, answer.finish) for answer in generations]
+        answers.update({(asking, prompt): answer for prompt, answer in zip(prompts, texts, strict=True)})
     return answers
 
 

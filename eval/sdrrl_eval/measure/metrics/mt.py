@@ -14,8 +14,11 @@ from sdrrl_factory.languages import LANGUAGES
 _BY_CHARACTER = {code for code, row in LANGUAGES.items() if not row.spaced} | {"kor"}
 
 
-def check_tokenizer(name: str | None) -> None:
-    """Say before anything runs that sacrebleu has no such tokenizer, or lacks what it needs. Nothing is downloaded."""
+def check_tokenizer(name: str | None, langs: Sequence[str] = ()) -> None:
+    """Say before anything runs that sacrebleu has no such tokenizer, or lacks what it needs. Nothing is downloaded.
+
+    langs: the ISO 639-3 codes that are to be scored: which other tokenizer does depends on them.
+    """
     if name is None:
         return
     from sacrebleu.metrics import BLEU
@@ -27,14 +30,25 @@ def check_tokenizer(name: str | None) -> None:
     if file and not (file.is_file() and file.stat().st_size):
         raise UserError(
             f"{name} needs sacrebleu's SentencePiece model, which is not at {file}",
-            f"put it there (`sacrebleu --tokenize {name}` fetches it; SACREBLEU names another folder than"
-            " ~/.sacrebleu), or set tokenizer: 13a",
+            f"fetch it with `sacrebleu --tokenize {name}`, or copy it there from a machine that has it (SACREBLEU "
+            f"names another folder than ~/.sacrebleu), or set tokenizer: {_other_tokenizer(langs)}",
         )
     try:
         BLEU(tokenize=name)
     except (ImportError, OSError, RuntimeError) as err:
         why = " ".join(str(err).split())
         raise UserError(f"{name} cannot be used ({why})", "install what it needs, or take another") from None
+
+
+def _other_tokenizer(langs: Sequence[str]) -> str:
+    """One that needs no file, in words: 13a takes a sentence without blanks for a word."""
+    by_character = [code for code in dict.fromkeys(langs) if code in _BY_CHARACTER]
+    others = [code for code in dict.fromkeys(langs) if code not in _BY_CHARACTER]
+    if not by_character:
+        return "13a"
+    if not others:
+        return "char"
+    return f"13a for {', '.join(others)}, and char for {', '.join(by_character)}, in an entry of their own"
 
 
 def _spm_file(name: str) -> Path | None:

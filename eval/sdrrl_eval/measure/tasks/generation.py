@@ -49,7 +49,7 @@ class Generation(RowTask):
                 Rouge(lang, self.tokenizer)
         if "bleu" in self.metrics:
             with under("bleu_tokenizer"):
-                mt.check_tokenizer(self.bleu_tokenizer)
+                mt.check_tokenizer(self.bleu_tokenizer, self.langs)
 
     @property
     def _takes_the_best(self) -> bool:

@@ -51,7 +51,7 @@ class Translation(PromptedTask):
                 comet.scorer(self.comet_model)
         if "bleu" in self.metrics:
             with under("tokenizer"):
-                mt.check_tokenizer(self.tokenizer)
+                mt.check_tokenizer(self.tokenizer, self.langs)
 
     def default_examples(self) -> str | None:
         """Of a whole release of FLORES, whose devtest is the test, its dev."""
