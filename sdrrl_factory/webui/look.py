@@ -36,6 +36,7 @@ def state(run: Run | None, lang: str | None, *lines: str) -> str:
         messages += [line for line in run.log.splitlines() if line.startswith("sdrrl: ")][-5:] or _last_line(run)
     return pages.html(
         "webui/state.html",
+        id=run.id,
         what=run.what,
         state=now,
         state_word=word(now, lang),

@@ -53,6 +53,8 @@ class Tab:
 
     def open(self, step: str) -> None:
         """Go to a step; on a phone the last tabs are behind a button with dots."""
+        # LLaMA-Factory's first tab is always there, once the page is.
+        self.page.get_by_role("tab", name="Train", exact=True).locator("visible=true").first.wait_for()
         names = (re.compile("^SDRRL$"), re.compile(rf"· {step}$"))
         for number, name in enumerate(names):
             tab = self.page.get_by_role("tab", name=name).locator("visible=true")
@@ -87,10 +89,18 @@ class Tab:
     def click(self, name: str) -> None:
         self.page.locator(f"#sdrrl-{name}").click()
 
+    def start(self, kind: str, button: str = "start") -> None:
+        """Start a run and wait until it is the one that is looked at."""
+        from playwright.sync_api import expect
+
+        seen = self.state(kind).get_attribute("data-run") if self.state(kind).count() else ""
+        self.click(f"{kind}-{button}")
+        expect(self.state(kind)).to_have_attribute("data-run", re.compile(rf"^(?!{seen or 'none'}$).+$"))
+
     def state(self, kind: str) -> Any:
         return self.page.locator(f"#sdrrl-{kind}-state .run").last
 
-    def until(self, kind: str, state: str, seconds: float = 240) -> None:
+    def until(self, kind: str, state: str, seconds: float = 600) -> None:
         """Wait until the run that is looked at is finished, stopped, ..."""
         from playwright.sync_api import expect
 

@@ -74,7 +74,7 @@ def test_a_data_set_runs_nothing(name, tab, board):
     tab.open("Prepare")
     tab.write("prepare", f"{RECIPE}overwrite: true\n")
     expect(tab.problems("prepare")).to_contain_text("No mistakes.")
-    tab.click("prepare-start")
+    tab.start("prepare")
     tab.until("prepare", "finished")
     report = tab.page.frame_locator("#sdrrl-prepare-report iframe.light")
     expect(report.get_by_role("heading", name="Examples")).to_be_visible()

@@ -72,7 +72,7 @@ def test_prepare_with_a_mistake_corrected(tab, board, pictures):
 
 
 def test_dry_run(tab, board):
-    tab.click("prepare-dry")
+    tab.start("prepare", "dry")
     tab.until("prepare", "finished")
     log = tab.page.locator("#sdrrl-prepare-log textarea").input_value()
     assert re.search(r"records +48", log) and "nothing was loaded or written" in log
@@ -82,11 +82,11 @@ def test_dry_run(tab, board):
 def test_start_reload_stop_and_start_again(tab, board, pictures):
     from playwright.sync_api import expect
 
-    tab.click("prepare-start")
+    tab.start("prepare")
     tab.until("prepare", "running")
     tab.click("prepare-start")
     expect(tab.page.locator("#sdrrl-prepare-state")).to_contain_text("prepare demo_spa is at work already, as prepare-")
-    expect(tab.state("prepare")).to_contain_text("records", timeout=120_000)
+    expect(tab.state("prepare")).to_contain_text("records", timeout=300_000)
     tab.page.reload()
     tab.open("Prepare")
     tab.until("prepare", "running")
@@ -96,7 +96,7 @@ def test_start_reload_stop_and_start_again(tab, board, pictures):
     tab.click("prepare-stop")
     tab.until("prepare", "stopped", 60)
     assert not (board.root / "data/dataset_info.json").exists()
-    tab.click("prepare-start")
+    tab.start("prepare")
     tab.until("prepare", "finished")
     names = [name for name, entry in read_json(board.root / "data/dataset_info.json").items() if "sdrrl" in entry]
     assert names == [f"demo_spa_{subset.lower()}" for subset in SUBSETS]
@@ -139,11 +139,11 @@ def test_train_on_these(tab, board, tiny, pictures):
     page.get_by_role("button", name="Start", exact=True).locator("visible=true").click()
     # The loss of each subset stands below LLaMA-Factory's own curve while it trains.
     plot = page.get_by_test_id("matplotlib").locator("img")
-    expect(plot).to_be_visible(timeout=240_000)
+    expect(plot).to_be_visible(timeout=600_000)
     width, height = plot.evaluate("image => [image.naturalWidth, image.naturalHeight]")
     assert height > 1.3 * width
     end = page.locator(".prose p", has_text=re.compile(r"^(Finished|Failed)\."))
-    end.wait_for(timeout=300_000)
+    end.wait_for(timeout=900_000)
     assert end.inner_text() == "Finished.", page.locator(".prose", has=end).inner_text()
     (log,) = board.root.glob("saves/Custom/full/*/trainer_log.jsonl")
     assert {f"loss_{subset}" for subset in SUBSETS} <= {key for line in read_rows(log) for key in line}
@@ -167,7 +167,7 @@ def test_measure_two_checkpoints(tab, board, pictures):
     for checkpoint in ("models/tiny", str(saved.relative_to(board.root))):
         tab.choose("Checkpoint", checkpoint)
         expect(tab.page.locator("#sdrrl-eval-code .cm-content")).to_contain_text(f"model: {checkpoint}")
-        tab.click("eval-start")
+        tab.start("eval")
         tab.until("eval", "finished")
         table = tab.page.locator("#sdrrl-eval-scores table")
         expect(table).to_contain_text("chrF")
@@ -192,7 +192,7 @@ def test_compare_and_download(tab, board, pictures, tmp_path):
     tab.page.keyboard.press("Escape")
     (saved,) = board.root.glob("saves/Custom/full/*/")
     tab.choose("Training log", str(saved.relative_to(board.root)))
-    tab.click("compare-start")
+    tab.start("compare")
     tab.until("compare", "finished")
     report = tab.page.frame_locator("#sdrrl-compare-report iframe.light")
     expect(report.get_by_role("heading", name="Training loss by subset")).to_be_visible()
