@@ -18,6 +18,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TextIO
+
+import torch
+from transformers import TrainerCallback
 
 ROOT = Path(__file__).parent.parent
 RECIPE, STEPS, WARM = "yaml_recipes/train/demo_spa_sdrrl.yaml", 24, 2
@@ -80,16 +84,16 @@ class Training:
     def step(self) -> dict:
         """Lets it take one step; returns its seconds, the tokens of its batch and of all so far, the device."""
         self._say("go")
-        told = self._read()
-        told["new"], self._seen = told["tokens"] - self._seen, told["tokens"]
-        return told
+        answer = self._read()
+        answer["new"], self._seen = answer["tokens"] - self._seen, answer["tokens"]
+        return answer
 
     def end(self) -> float:
         """The most megabytes a step needed; ends the process."""
         self._say("end")
-        told = self._read()
+        answer = self._read()
         self._process.wait()
-        return told["megabytes"]
+        return answer["megabytes"]
 
     def _say(self, word: str) -> None:
         self._process.stdin.write(word + "\n")
@@ -104,53 +108,52 @@ class Training:
 
 def train(recipe: str, keys: list[str]) -> None:
     """The child: LLaMA-Factory's own training, held at each step."""
-    import torch
     from llamafactory.train.tuner import run_exp
     from omegaconf import OmegaConf
-    from transformers import TrainerCallback
-
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    gpu = torch.cuda.is_available()
-
-    def tell(**facts) -> None:
-        print(json.dumps(facts), file=answers, flush=True)
-
-    class InTurn(TrainerCallback):
-        """Waits where a step is about to be computed; its time goes on to there, with the next batch's making."""
-
-        begun = None
-
-        def on_step_begin(self, args, state, control, **kwargs):
-            if gpu:
-                torch.cuda.synchronize()
-            if self.begun is None:
-                tell(ready=True)
-            else:
-                device = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
-                tell(seconds=time.perf_counter() - self.begun, tokens=int(state.num_input_tokens_seen), device=device)
-            if state.global_step == 1:
-                forget_peak(gpu)
-            if sys.stdin.readline() != "go\n":
-                tell(megabytes=peak(gpu))
-                os._exit(0)
-            self.begun = time.perf_counter()
 
     # The plugin deals out the rows in an order of its own: both must take the same batches.
     from sdrrl_factory.training.trainer import WeightedTrainerMixin
 
     del WeightedTrainerMixin._get_train_sampler
 
+    # Answers go out where stdout was; what libraries print there goes to the log.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     config = OmegaConf.merge(OmegaConf.load(recipe), OmegaConf.from_dotlist(keys))
     config |= {"max_steps": STEPS + 1, "save_strategy": "no", "report_to": "none", "overwrite_output_dir": True}
     config |= {"include_num_input_tokens_seen": "all"}
-    run_exp(OmegaConf.to_container(config), callbacks=[InTurn()])
+    run_exp(OmegaConf.to_container(config), callbacks=[InTurn(answers)])
+
+
+class InTurn(TrainerCallback):
+    """Waits where a step is about to be computed; its time goes on to there, with the next batch's making."""
+
+    def __init__(self, answers: TextIO):
+        self.answers, self.begun, self.gpu = answers, None, torch.cuda.is_available()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.gpu:
+            torch.cuda.synchronize()
+        if self.begun is None:
+            self.answer(ready=True)
+        else:
+            device = torch.cuda.get_device_name() if self.gpu else f"CPU, {torch.get_num_threads()} threads"
+            seconds = time.perf_counter() - self.begun
+            self.answer(seconds=seconds, tokens=int(state.num_input_tokens_seen), device=device)
+        # The first step makes the optimizer's state; memory is measured from the second on.
+        if state.global_step == 1:
+            forget_peak(self.gpu)
+        if sys.stdin.readline() != "go\n":
+            self.answer(megabytes=peak(self.gpu))
+            os._exit(0)
+        self.begun = time.perf_counter()
+
+    def answer(self, **values) -> None:
+        print(json.dumps(values), file=self.answers, flush=True)
 
 
 def forget_peak(gpu: bool) -> None:
     if gpu:
-        import torch
-
         torch.cuda.reset_peak_memory_stats()
     else:
         Path("/proc/self/clear_refs").write_text("5")
