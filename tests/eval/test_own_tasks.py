@@ -109,7 +109,7 @@ SQUAD_YAML = """
 kind: generation
 path: FOLDER/qa.jsonl
 fields: {question: qas.q, answer: answers.text}
-where: {lang: "{iso1}"}
+only: {lang: "{iso1}"}
 prompt: "{question}"
 metrics: [f1, em]
 """
@@ -174,6 +174,8 @@ def test_a_kind_needs_no_file(tmp_path):
         (COPA_YAML + "shuts: 3\n", "copa.yaml:9: unknown key shuts; did you mean shots?"),
         (COPA_YAML.replace("index", "indexes"), "copa.yaml:5: answers is 'indexes'; it must be number"),
         (COPA_YAML + "metrics: [\n", r"copa.yaml:\d+: not YAML"),
+        (COPA_YAML + "article: premises\n", "copa.yaml:9: article is 'premises'; it must be one of the fields"),
+        (COPA_YAML + "answer_tokens: some\n", "copa.yaml:9: answer_tokens is 'some'; it must be a whole number"),
         (COPA_YAML.replace("[choice1, choice2]", "[choice1, choice9]"), "en.jsonl:1: choice9 is missing or empty"),
         (COPA_YAML.replace("choices:", "options:"), "fields: no choices among the fields; write choices:"),
         (COPA_YAML.replace("index", "number"), "en.jsonl:2: label is 0, not 1 to 2"),

@@ -41,8 +41,8 @@ def latex(
     for label, table in zip(labels(tables), tables, strict=True):
         width = len(table.columns) + 1
         # What a mark means goes without saying where there is none.
-        told = legend if table.has_marks("†‡") else legend.partition("†")[0].strip()
-        caption = _escape(f"{table.title.rstrip('.')}. {told}")
+        explained = legend if table.has_marks("†‡") else legend.partition("†")[0].strip()
+        caption = _escape(f"{table.title.rstrip('.')}. {explained}")
         lines = [r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{{label}}}", r"\par\medskip"]
         lines += [r"\setlength{\tabcolsep}{8pt}"]
         lines += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]

@@ -35,7 +35,7 @@ class RowTask(PromptedTask):
     fields: dict[str, Column]
     """Hole of the prompt -> field of a row; `answer` is the reference, `id` the item's. `a.b.0` goes into objects and
     lists, a list names alternatives, "" one that may be missing; holes for the language too."""
-    where: dict[str, str] = {}
+    only: dict[str, str] = {}
     """Only rows with these values, field -> value, with holes for the language; a row without the field counts."""
     prompt: str
 
@@ -43,8 +43,8 @@ class RowTask(PromptedTask):
         """One part a language."""
         langs = self.languages()
         # One file may hold all languages, where the rows or the fields tell them apart.
-        tells = any(map(has_language_hole, [*self.where.values(), *_columns(self.fields)]))
-        if tells and not has_language_hole(self.path) and not Path(self.path).is_dir():
+        has_all = any(map(has_language_hole, [*self.only.values(), *_columns(self.fields)]))
+        if has_all and not has_language_hole(self.path) and not Path(self.path).is_dir():
             files = [self.path] * len(langs)
         else:
             files = files_for(self.path, self.file, langs)
@@ -70,13 +70,13 @@ class RowTask(PromptedTask):
         values = {name: self.value(name, lang, row, at) for name in self.holes()}
         reference = self.reference(lang, row, at)
         # The item's own words: its article or, as the prompt has them, all that is asked, as one text.
-        used = [name for name in holes_of(prompt) if name in values]
+        asked = [name for name in holes_of(prompt) if name in values]
         if self.article in values:
             texts = {self.article: values[self.article]}
-        elif len(used) == 1:
-            texts = {used[0]: values[used[0]]}
+        elif len(asked) == 1:
+            texts = {asked[0]: values[asked[0]]}
         else:
-            texts = {"question": "\n".join(values[name] for name in used if values[name])}
+            texts = {"question": "\n".join(values[name] for name in asked if values[name])}
         return Item(self.item_id(lang, row, number), filled(prompt, values), reference, texts)
 
     def value(self, name: str, lang: Language, row: dict, at: str) -> str:
@@ -114,19 +114,19 @@ class RowTask(PromptedTask):
 
     def _part(self, lang: Language, file: str) -> Part:
         prompt = self.template().replace("{language}", lang.name)
-        wanted = {name: path_for(value, lang) for name, value in self.where.items()}
+        conditions = {name: path_for(value, lang) for name, value in self.only.items()}
         column = self.fields.get(ID, ID)
         id_is = " and ".join(holes_of(column)) if isinstance(column, str) and "{" in column else ID
         items: dict[str, Item] = {}
-        others: set[str] = set()
+        left_out: set[str] = set()  # what the rows have that do not count
         for at, number, row in read_rows(file):
-            wrong = [f"{name} {row[name]}" for name, value in wanted.items() if str(row.get(name, value)) != value]
-            others.update(wrong)
-            if not wrong:
+            misses = [f"{name} {row[name]}" for name, value in conditions.items() if str(row.get(name, value)) != value]
+            left_out.update(misses)
+            if not misses:
                 keep(items, self.item(lang, row, at, number, prompt), at, id_is, "make the ids distinct")
-        if not items and others:
-            what = f"0 rows with {', '.join(f'{name} {value}' for name, value in wanted.items())}"
-            raise UserError(what, f"it has {', '.join(sorted(others)[:3])}: name the file of {lang.name}", at=file)
+        if not items and left_out:
+            what = f"0 rows with {', '.join(f'{name} {value}' for name, value in conditions.items())}"
+            raise UserError(what, f"it has {', '.join(sorted(left_out)[:3])}: name the file of {lang.name}", at=file)
         if not items:
             raise UserError("0 rows", "fetch the official file again, or put one object a line in it", at=file)
         return Part(self, None, lang.code, list(items.values()), prompt, files=(file,))

@@ -20,29 +20,29 @@ def with_shots(task: PromptedTask, parts: Sequence[Part]) -> list[Part]:
 
     Raises: UserError about "examples" or "shots".
     """
-    named = task.examples or task.default_examples()
+    path = task.examples or task.default_examples()
     pools = list(parts)
-    if named:
+    if path:
         with under("examples"):
-            pools = _pools(task, named)
+            pools = _pools(task, path)
         for part in parts:
             _refuse_the_test(part, pools)
     elif not task.examples_in_test:
         fix = "name a file or folder like that of path, as a training split"
         raise UserError(f"{task.shots} shots need examples that are not the test", fix, key="examples")
     by_name = {pool.name: pool for pool in pools}
-    return [_solved(task, part, by_name[part.name]) for part in parts]
+    return [_with_examples(task, part, by_name[part.name]) for part in parts]
 
 
 def _pools(task: PromptedTask, path: str) -> list[Part]:
     """The parts of `path`. A file without a hole for the language has the examples of all: English ones, say."""
     update: dict[str, Any] = {"path": path, "shots": 0}
-    if not has_language_hole(path) and Path(path).is_file() and "where" in type(task).model_fields:
-        update["where"] = {}
+    if not has_language_hole(path) and Path(path).is_file() and "only" in type(task).model_fields:
+        update["only"] = {}
     try:
         # One language at a time: a file is read as two languages here on purpose.
-        others = [task.model_copy(update=update | {"langs": [lang]}) for lang in task.langs]
-        return [part for other in others for part in other.zero_shot()]
+        copies = [task.model_copy(update=update | {"langs": [lang]}) for lang in task.langs]
+        return [part for copy in copies for part in copy.zero_shot()]
     except UserError as err:
         # What is wrong with the path of this copy is wrong with `examples`; files have their own place.
         err.key = "" if err.key == "path" else err.key
@@ -56,22 +56,22 @@ def _refuse_the_test(part: Part, pools: Sequence[Part]) -> None:
             raise UserError(f"{file} is the test itself", "name another file, as a training split", key="examples")
 
 
-def _solved(task: PromptedTask, part: Part, pool: Part) -> Part:
+def _with_examples(task: PromptedTask, part: Part, pool: Part) -> Part:
     # 1. The draw: parallel items have the same id, hence the same examples in every language and direction.
-    tested = [] if pool is part else [item.texts for item in part.items]
-    possible = [item for item in pool.items if task.solution(item).strip() and item.texts not in tested]
-    examples = sorted(possible, key=lambda item: _rank(task.shots_seed, item))[: task.shots]
-    shown = {item.group for item in examples if item.group}
+    test = [] if pool is part else [item.texts for item in part.items]
+    candidates = [item for item in pool.items if task.solution(item).strip() and item.texts not in test]
+    examples = sorted(candidates, key=lambda item: _rank(task.shots_seed, item))[: task.shots]
+    passages = {item.group for item in examples if item.group}
     ids = {item.id for item in examples} if pool is part else set()
-    items = [item for item in part.items if item.id not in ids and item.group not in shown]
+    items = [item for item in part.items if item.id not in ids and item.group not in passages]
     if len(examples) < task.shots or not items:
         file = ", ".join(pool.files) or task.path
         raise UserError(f"{file} has too few questions for {task.shots} examples", "ask for fewer", key="shots")
 
     # 2. Each with its answer, an empty line between one and the next.
-    solved = "".join(f"{_joined(task.question(pool, item), task.solution(item))}\n\n" for item in examples)
-    items = [replace(item, prompt=solved + item.prompt) if item.prompt is not None else item for item in items]
-    return replace(part, items=items, prompt=solved.replace("{", "{{").replace("}", "}}") + part.prompt)
+    prefix = "".join(f"{_joined(task.question(pool, item), task.solution(item))}\n\n" for item in examples)
+    items = [replace(item, prompt=prefix + item.prompt) if item.prompt is not None else item for item in items]
+    return replace(part, items=items, prompt=prefix.replace("{", "{{").replace("}", "}}") + part.prompt)
 
 
 def _rank(seed: int, item: Item) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sdrrl_eval.measure.recipe import task_models, task_name, task_yamls
 from sdrrl_eval.measure.row_task import RowTask
 from sdrrl_eval.measure.task import PromptedTask, Task
-from sdrrl_eval.measure.task_files import about, kinds
+from sdrrl_eval.measure.task_files import description, kinds
 
 BEGIN, END = "<!-- tasks: written by sdrrl_eval.measure.task_docs -->", "<!-- tasks end -->"
 
@@ -23,7 +23,7 @@ def section() -> str:
     yamls = {path.stem: path for path in task_yamls()}
     for model in sorted(task_models(), key=lambda model: (model in kinds().values(), task_name(model))):
         name = task_name(model)
-        says = about(str(yamls[name])) if name in yamls else (sys.modules[model.__module__].__doc__ or "").strip()
+        says = description(str(yamls[name])) if name in yamls else (sys.modules[model.__module__].__doc__ or "").strip()
         cells = [f"`{name}`", model.__doc__, model.model_fields["path"].description, ", ".join(_own_keys(model))]
         table.append("| " + " | ".join(" ".join((cell or "").split()).removesuffix(".") for cell in cells) + " |")
         paragraphs.append(f"### `{name}`\n\n{says}")

@@ -19,12 +19,13 @@ from pydantic import ValidationError, create_model
 
 from sdrrl_eval.measure.task import Task
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.files import read_text
 from sdrrl_factory.mistakes import mistakes
 from sdrrl_factory.recipe import Recipe, read
 
 SUFFIXES = (".yaml", ".yml")
 # Keys of the file that are no keys of a recipe: what the docs say, and what the task's class knows.
-_DOCS = ("kind", "measures", "data", "about")
+_DOCS = ("kind", "measures", "data", "description")
 _CLASS = ("answer_tokens", "article")
 
 
@@ -39,7 +40,6 @@ def kinds() -> dict[str, type[Task]]:
     return {str(model.model_fields["task"].annotation.__args__[0]): model for model in models}  # type: ignore[union-attr]
 
 
-@lru_cache
 def task_of_file(path: str, name: str) -> type[Task]:
     """The task that a YAML file describes; in a recipe it is `task: NAME`.
 
@@ -47,6 +47,12 @@ def task_of_file(path: str, name: str) -> type[Task]:
         Mistakes: all that is wrong with its keys, one line each.
         UserError: it cannot be read at all.
     """
+    return _class_of(path, name, read_text(path))
+
+
+@lru_cache
+def _class_of(path: str, name: str, text: str) -> type[Task]:
+    """text: the file's; as long as it is the same, so is the class."""
     file = read(path)
     kind = _kind(file)
     keys = {key: value for key, value in file.config.items() if key not in (*_DOCS, *_CLASS) and value is not None}
@@ -72,22 +78,18 @@ def task_of_file(path: str, name: str) -> type[Task]:
     return model
 
 
-def about(path: str) -> str:
+def description(path: str) -> str:
     """What the docs say of a task that is a YAML."""
-    return str(read(path).config.get("about") or "").strip()
-
-
-def kind_name(path: str) -> str:
-    return str(read(path).config["kind"])
+    return str(read(path).config.get("description") or "").strip()
 
 
 def _kind(file: Recipe[dict[str, Any]]) -> type[Task]:
-    known = kinds()
+    models = kinds()
     name = file.config.get("kind")
-    if name not in known:
+    if name not in models:
         what = "key kind is missing" if name is None else f"kind is {name!r}"
-        raise UserError(what, f"it must be {' | '.join(known)}", at=file.line("kind"))
-    return known[name]
+        raise UserError(what, f"it must be {' | '.join(models)}", at=file.line("kind"))
+    return models[name]
 
 
 def _check(kind: type[Task], keys: dict[str, Any], file: Recipe[dict[str, Any]]) -> None:
@@ -97,3 +99,8 @@ def _check(kind: type[Task], keys: dict[str, Any], file: Recipe[dict[str, Any]])
         kind.model_validate(values)
     except ValidationError as err:
         raise mistakes(err, kind, values, file.line, list(file.lines.values())) from None
+    tokens, article = file.config.get("answer_tokens", 1), file.config.get("article")
+    if not isinstance(tokens, int) or tokens < 1:
+        raise UserError(f"answer_tokens is {tokens!r}", "it must be a whole number", at=file.line("answer_tokens"))
+    if article and article not in keys.get("fields", {}):
+        raise UserError(f"article is {article!r}", "it must be one of the fields", at=file.line("article"))

@@ -80,9 +80,9 @@ class MultipleChoice(RowTask):
         return checked_prompt(self._asked_with(), "", [*self.holes(), *letters, "language"], needed)
 
     def _asked_with(self) -> str:
-        # A recipe's own prompt is that of either mode, unless it has an instruction too.
-        own = "prompt" in self.model_fields_set and "instruction" not in self.model_fields_set
-        return self.instruction if self.mode == "generate" and self.instruction and not own else self.prompt
+        # A recipe's prompt is that of either mode, unless it has an instruction too.
+        is_of_both = "prompt" in self.model_fields_set and "instruction" not in self.model_fields_set
+        return self.instruction if self.mode == "generate" and self.instruction and not is_of_both else self.prompt
 
     def item(self, lang: Language, row: dict, at: str, number: int, prompt: str) -> Item:
         """Its prompt is None where nothing is generated; the reference is the right letter, the texts are the holes."""
