@@ -63,6 +63,8 @@ class EngineKeys(Group):
     """GPUs of a worker that runs a model; null: 1 where the cluster has GPUs, else 0."""
     cpus: int = Field(default=1, ge=1)
     """CPUs of a worker, and the threads it may use."""
+    price: float | None = Field(default=None, ge=0)
+    """What an hour of a worker costs, in any currency, for `sdrrl prepare --dry-run`."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,13 @@ class Item(Protocol):
 
 
 class Pool(Protocol):
-    """workers: at work now."""
+    """workers: at work now. on: GPU or CPU, what they compute with."""
 
     @property
     def workers(self) -> int: ...
+
+    @property
+    def on(self) -> str: ...
 
     def map(self, items: Sequence[Item]) -> Iterator[tuple[int, Any]]:
         """(index, result) of every item, as they come."""
@@ -123,7 +128,7 @@ class Local:
     @contextmanager
     def pool(self, opener: Opener, need: Need, progress: Callable[[int], None]) -> Iterator["_Here"]:
         with opener(progress) as tool:
-            yield _Here(tool)
+            yield _Here(tool, need)
 
     def agreed(self, look: Callable[[], T]) -> T:
         return look()
@@ -132,8 +137,14 @@ class Local:
 class _Here:
     workers = 1
 
-    def __init__(self, tool: Any):
-        self._tool = tool
+    def __init__(self, tool: Any, need: Need):
+        self._tool, self._need = tool, need
+
+    @property
+    def on(self) -> str:
+        # A stage that has a model has imported torch, or has CTranslate2, which asks the same driver.
+        torch = sys.modules.get("torch")
+        return "GPU" if self._need.gpus and torch and torch.cuda.is_available() else "CPU"
 
     def map(self, items: Sequence[Item]) -> Iterator[tuple[int, Any]]:
         for i, item in enumerate(items):
@@ -333,7 +344,7 @@ class Cluster:
 
     @contextmanager
     def pool(self, opener: Opener, need: Need, progress: Callable[[int], None]) -> Iterator["_Actors"]:
-        """As of `Engine`. Workers go on to the next stage if they have what it needs; they start when there are items."""
+        """As of `Engine`. Workers go on to the next stage that they have enough for; they start with the items."""
         import ray
 
         has = self._need
@@ -341,7 +352,7 @@ class Cluster:
             self._stop()
             self._need = has = need
         size = min(self._room(has), self.keys.workers or sys.maxsize, need.workers or sys.maxsize)
-        pool = _Actors(self, ray.put(opener), size)
+        pool = _Actors(self, ray.put(opener), size, "GPU" if self._gpus(need) else "CPU")
         try:
             yield pool
         except BaseException:
@@ -401,8 +412,8 @@ class _Job:
 class _Actors:
     """The pool of one stage. An actor is asked for one item at a time, so that its death tells which one it was."""
 
-    def __init__(self, cluster: Cluster, opener: Any, size: int):
-        self._cluster, self._opener, self._size = cluster, opener, size
+    def __init__(self, cluster: Cluster, opener: Any, size: int, on: str = "CPU"):
+        self._cluster, self._opener, self._size, self.on = cluster, opener, size, on
         # Ray's future -> (actor, its job); no job: it opens its tool.
         self._busy: dict[Any, tuple[Any, _Job | None]] = {}
         self._idle: list[Any] = []

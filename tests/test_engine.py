@@ -26,33 +26,20 @@ from sdrrl_factory.transfer import run as prepare
 from sdrrl_factory.transfer.recipe import CodeSwitch, Generator, Parallel, PrepareConfig, Translator
 from tests.conftest import ROOT
 from tests.golden.record import WORDS
+from tests.ray_cluster import SMALL, two_nodes
 
 pytestmark = pytest.mark.slow
 needs_apertium = pytest.mark.skipif(
     shutil.which("apertium") is None, reason="needs Apertium: apt-get install apertium apertium-eng-spa"
 )
-SMALL = 80 * 2**20  # bytes of each node's object store: only paths travel
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes with a CPU each; its address."""
-    from ray.cluster_utils import Cluster as Nodes
-
-    # Ray makes its workers nice: beside other work on two cores they would take minutes to start.
-    os.environ |= {"RAY_worker_niceness": "0", "RAY_worker_register_timeout_seconds": "300"}
-
-    nodes = Nodes(
-        head_node_args={"num_cpus": 1, "object_store_memory": SMALL, "include_dashboard": False}, initialize_head=True
-    )
-    nodes.add_node(num_cpus=1, object_store_memory=SMALL)
     # The workers find this file's classes by their value: a node has the package, not its tests.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    # One connection for all tests: the processes that look at the nodes are there for the next.
-    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+    with two_nodes() as nodes:
+        yield nodes
 
 
 def keys(cluster, **more) -> EngineKeys:

@@ -104,6 +104,9 @@ class Generate(Stage):
             return Need(workers=1)  # with `concurrency` requests at a time
         return Need(gpus=1, memory=weights_of(self.generator.model))
 
+    def kept_in(self) -> Path | None:
+        return self.memory if self.generator else None
+
     def is_final(self, batch: Batch) -> bool:
         return not any(finish and finish.startswith("error: ") for finish in batch["response_finish"])
 

@@ -2,17 +2,21 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
 
 from sdrrl_factory.log import say
 from sdrrl_factory.memory import translation_kind
 from sdrrl_factory.text import pieces
-from sdrrl_factory.transfer import inputs, pipeline
+from sdrrl_factory.transfer import inputs, pipeline, rates
 from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.filters import not_in_language
 from sdrrl_factory.transfer.generate import limits
+from sdrrl_factory.transfer.rates import Load
 from sdrrl_factory.transfer.recipe import PrepareConfig
-from sdrrl_factory.transfer.sets import SIDES, has_natural, sides
+from sdrrl_factory.transfer.sets import SIDES, has_natural, has_switched, sides
 from sdrrl_factory.transfer.sources import Reading
+from sdrrl_factory.transfer.store import UNIT
 from sdrrl_factory.transfer.translate import route
 
 
@@ -64,8 +68,25 @@ def dry_run(config: PrepareConfig) -> dict[str, int]:
         say(f"segments  {occurrences} segments in the records, {len(distinct)} distinct (own answers estimated)")
     for target in targets:
         counts[f"{target.code} calls"] = _target(config, target, distinct, records)
+    _print_cost(config, counts, [target.code for target in targets])
     say("nothing was loaded or written; without --dry-run the same command does it")
     return counts
+
+
+def _print_cost(config: PrepareConfig, counts: dict[str, int], codes: list[str]) -> None:
+    """What it takes by stage, from the rates of earlier runs."""
+    records, shards = counts["records"], -(-counts["records"] // config.shard_size)
+    of_records = partial(Load, amount=records, pieces=shards)
+    answers = counts["own answers"] if inputs.asks_generator(config) else 0
+    loads = {config.name: [Load("generate", answers, shards), of_records("settle")]}
+    for code in codes:
+        calls = counts[f"{code} calls"]
+        segments = partial(Load, amount=calls, pieces=-(-calls // UNIT))
+        score = segments("score") if config.quality.backend == "roundtrip" else of_records("score")
+        stages = [segments("translate"), score, of_records("filter")] if sides(config.systems) else []
+        loads[f"{config.name}_{code}"] = stages + ([of_records("switch")] if has_switched(config.systems) else [])
+    measured = {folder: rates.read(Path(config.work_dir, folder)) for folder in loads}
+    rates.print_cost(loads, measured, config.engine.price)
 
 
 def _translated_columns(config: PrepareConfig) -> list[str]:

@@ -74,6 +74,9 @@ class Score(Stage):
             return translate.need_of(self.translator)
         return Need(gpus=1, memory=weights_of(self.quality.model))
 
+    def kept_in(self) -> Path | None:
+        return self.memory if self.scorer and self.quality.backend == "roundtrip" else None
+
     def segments(self, batch: Batch, tool: Scorer | None) -> dict[Hop, list[str]]:
         if not isinstance(tool, RoundTrip):
             return {}

@@ -14,11 +14,13 @@ from sdrrl_factory.engine import Engine, Pool, connect
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.log import log_file, say, warn
+from sdrrl_factory.memory import Memory
 from sdrrl_factory.progress import Meter, progress
 from sdrrl_factory.shipped import shown_name
-from sdrrl_factory.transfer import card, inputs, pipeline, report
+from sdrrl_factory.transfer import card, inputs, pipeline, rates, report
 from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.filters import not_in_language
+from sdrrl_factory.transfer.rates import Rate
 from sdrrl_factory.transfer.recipe import PrepareConfig
 from sdrrl_factory.transfer.register import DataSets
 from sdrrl_factory.transfer.sampling import next_threshold
@@ -239,10 +241,26 @@ def run_stages(stages: list[Stage], store: Store, shards: list[Path], engine: En
     for stage in stages:
         with progress(stage.name, rows) as meter:
             count = _Count(meter)
+            known = _answers(stage)
             shards = store.run(stage, shards, count.shard, count.within_shard, engine, count.opened, count.answered)
             if count.reused:
                 meter.note = f", {count.reused} of {len(shards)} shards reused"
+            # Of a stage that asks a model, what the memory had already took no time.
+            unit = "records" if known is None else "answers"
+            amount = meter.done - meter.known if known is None else (_answers(stage) or 0) - known
+            if count.pool:
+                rate = Rate(amount, meter.seconds * count.most, unit, count.pool.on)
+                rates.keep(store.root, stage.name, rate)
     return shards
+
+
+def _answers(stage: Stage) -> int | None:
+    """How many answers the stage's memory has; None for a stage that keeps none."""
+    path = stage.kept_in()
+    if path is None:
+        return None
+    with Memory(path) as memory:
+        return len(memory)
 
 
 class _Count:
@@ -251,6 +269,7 @@ class _Count:
     def __init__(self, meter: Meter):
         self.meter, self.reused, self.inside = meter, 0, 0
         self.pool: Pool | None = None
+        self.most = 1  # workers at a time
 
     def opened(self, pool: Pool) -> None:
         self.pool = pool
@@ -260,7 +279,9 @@ class _Count:
         self.meter.aside = f"{units} of {total} units translated" if units < total else self._workers()
 
     def _workers(self) -> str:
-        return f"{self.pool.workers} workers" if self.pool and self.pool.workers > 1 else ""
+        workers = self.pool.workers if self.pool else 1
+        self.most = max(self.most, workers)
+        return f"{workers} workers" if workers > 1 else ""
 
     def within_shard(self, rows: int) -> None:
         self.inside += rows

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -61,6 +62,10 @@ class Stage:
     def need(self) -> Need:
         """What a worker needs that runs it, and how many workers make sense."""
         return Need()
+
+    def kept_in(self) -> Path | None:
+        """The memory that keeps what the stage asks of a model; None for one that asks nothing it keeps."""
+        return None
 
     def segments(self, batch: Batch, tool: Any) -> dict[Hop, list[str]]:
         """What `__call__` would ask a translator about the batch and nobody has asked yet, by direction.

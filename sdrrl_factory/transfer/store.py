@@ -8,6 +8,7 @@ whoever makes them. Memory holds one shard at a time, however many there are.
 import json
 import shutil
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -23,7 +24,8 @@ from sdrrl_factory.transfer.stage import Batch, Hop, Progress, Stage, unseen
 
 # Segments a unit: some twenty seconds of a 3.3B translator on a GPU, which is what a kill can cost, and what may pass
 # while other workers have nothing left.
-_UNIT = 1024
+UNIT = 1024
+_UNSEEN = 90.0  # seconds
 
 
 class Store:
@@ -84,7 +86,8 @@ class Store:
                         if outcome.questions:
                             questions.add(outcome.questions)
                             left.append(missing[k])
-                        else:
+                        elif outcome.path:
+                            _await(outcome.path)
                             outputs[missing[k]] = outcome.path
                             self.rejected += outcome.rejected
                             done(outcome.rows, False)
@@ -250,7 +253,7 @@ class _Questions:
         for hop in self._db.execute("SELECT DISTINCT source, target FROM asked").fetchall():
             query = "SELECT text FROM asked WHERE source=? AND target=? ORDER BY length DESC, text"
             rows = self._db.execute(query, hop)
-            while segments := rows.fetchmany(_UNIT):
+            while segments := rows.fetchmany(UNIT):
                 path = self._folder / f"unit-{len(units):05d}.jsonl"
                 write_jsonl(path, [{"text": text} for (text,) in segments])
                 units.append(_Unit(path, hop, 0, len(segments)))
@@ -258,6 +261,17 @@ class _Questions:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _await(path: Path) -> None:
+    """Until a file that another machine has written is seen here.
+
+    A network file system may remember for half a minute that it was not there (NFS: acdirmin, 30 s), and it was looked
+    for before the stage began.
+    """
+    end = time.monotonic() + _UNSEEN
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.2)
 
 
 def read_rows(shards: Iterable[Path]) -> Iterator[dict]:

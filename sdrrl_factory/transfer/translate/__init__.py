@@ -60,6 +60,9 @@ class Translate(Stage):
     def need(self) -> Need:
         return need_of(self.keys) if self.translator else Need()
 
+    def kept_in(self) -> Path | None:
+        return self.memory if self.translator else None
+
     def segments(self, batch: Batch, tool: Engine | None) -> dict[Hop, list[str]]:
         if tool is None:
             return {}
