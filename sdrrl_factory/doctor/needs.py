@@ -195,8 +195,10 @@ def _eval(recipe: Recipe, overrides: Sequence[str]) -> Iterator[Finding]:
         for one in checkpoints(config) if config.models else []:
             yield attempt(loaded, "model", _checkpoint, one.config.model, "models")
         if config.model:
-            yield attempt(loaded, "model", _checkpoint, config.model, "model")
-            yield attempt(loaded, "prompts", _prompts, config.model, config.template)
+            model = attempt(loaded, "model", _checkpoint, config.model, "model")
+            yield model
+            if model.state == "ok":
+                yield attempt(loaded, "prompts", _prompts, config.model, config.template)
     if config.adapter and config.model:
         yield attempt(loaded, "adapter", _adapter, config.adapter, "adapter")
     for i, task in enumerate(config.tasks):
