@@ -1,4 +1,5 @@
-"""BELEBELE beside lm-evaluation-harness: the same letters, and the time; generation against in-order batches.
+"""BELEBELE beside lm-evaluation-harness: the same letters, and the time; generation against in-order batches; prompts
+that begin alike against prompts that do not.
 
     python benchmarks/eval.py CHECKPOINT HARNESS_PYTHON [ITEMS]
 
@@ -20,7 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ITEMS, SENTENCES, BATCH, ROUNDS = 240, 5, 16, 3
-PROMPTS, NEW_TOKENS, ANSWERS = 64, 256, 32  # as a prepare recipe's generator asks: limit, batch_size
+# (answers, most tokens of each, batch size): an evaluation's, and a generator's by default.
+GENERATIONS = [(48, 128, 16), (64, 256, 32)]
 MAKE = "make it: python -m venv lm-eval && lm-eval/bin/pip install lm-eval torch transformers accelerate"
 
 HARNESS = """
@@ -67,7 +69,9 @@ def main() -> None:
         beside_harness(lm, checkpoint, python, items)
     else:
         print(f"lm-evaluation-harness: not run, no interpreter given (second argument, or LM_EVAL_PYTHON); {MAKE}")
-    generation(lm)
+    for answers, new_tokens, batch in GENERATIONS:
+        beside_in_order(lm, "generation", seed_prompts(answers), new_tokens, batch, " (at least 1.6)")
+    beside_in_order(lm, "few-shot", with_examples(32), 8, BATCH)
 
 
 def beside_harness(lm, checkpoint: str, python: str, items: int) -> None:
@@ -120,7 +124,9 @@ def beside_harness(lm, checkpoint: str, python: str, items: int) -> None:
         print(
             f"  the same order of all four letters in {alike} ({kinds} orders), log-probabilities within {far:.1e} nats"
         )
-        print(f"BELEBELE: {statistics.median(ratios):.2f} of lm-evaluation-harness's time (at most 0.8), batch {BATCH}")
+        print(
+            f"BELEBELE: {statistics.median(ratios):.2f} of lm-evaluation-harness's time (at most 0.75), batch {BATCH}"
+        )
 
 
 def order(logprobs: list[float]) -> str:
@@ -133,15 +139,19 @@ def letters(rows: list[dict]) -> str:
 
 def evaluate(lm, file: Path, folder: Path) -> list[dict]:
     """The task as `sdrrl eval` runs it, reading included; without its memory, every run computes."""
-    from sdrrl_eval.measure.tasks.belebele import Belebele
+    from sdrrl_eval.measure.recipe import EvalConfig
     from sdrrl_factory.memory import Memory
     from sdrrl_factory.models.remembered import RememberedModel
+    from sdrrl_factory.recipe import load
 
-    task = Belebele(task="belebele", path=str(file), langs=["spa"])
-    [part] = task.read()
+    recipe = folder / "recipe.yaml"
+    task = {"task": "belebele", "path": str(file), "langs": ["spa"]}
+    recipe.write_text(json.dumps({"model": lm.path, "output_dir": "none", "tasks": [task]}), encoding="utf-8")
+    [belebele] = load(EvalConfig, str(recipe)).config.tasks
+    [part] = belebele.read()
     with tempfile.TemporaryDirectory(dir=folder) as empty, Memory(Path(empty) / "memory.sqlite") as memory:
         model = RememberedModel(memory, lm.path, load=lambda: lm)
-        return task.score(part, [], task.likelihoods(part, model, BATCH), 42)[0]
+        return belebele.score(part, [], belebele.likelihoods(part, model, BATCH), 42)[0]
 
 
 def write_questions(file: Path, items: int) -> None:
@@ -172,35 +182,50 @@ def passages(items: int) -> list[int]:
     return [2] * twice + [1] * (items - 2 * twice)
 
 
-def generation(lm) -> None:
-    """The seed instructions by `LM.generate`, and by transformers' generate in batches in the file's order."""
+def seed_prompts(number: int) -> list[str]:
+    rows = map(json.loads, (ROOT / "data/seeds/english_instructions.jsonl").read_text(encoding="utf-8").splitlines())
+    return ["\n".join(filter(None, (row["instruction"], row["input"]))) for row in rows][:number]
+
+
+def in_order(lm, prompts: list[str], new_tokens: int, batch_size: int) -> list[str]:
+    """transformers' generate on batches in the prompts' order."""
     import torch
 
-    rows = map(json.loads, (ROOT / "data/seeds/english_instructions.jsonl").read_text(encoding="utf-8").splitlines())
-    prompts = ["\n".join(filter(None, (row["instruction"], row["input"]))) for row in rows][:PROMPTS]
+    texts = []
+    for start in range(0, len(prompts), batch_size):
+        rows = {"input_ids": [lm.encode(prompt) for prompt in prompts[start : start + batch_size]]}
+        batch = lm.tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(lm.model.device)
+        with torch.inference_mode():
+            ids = lm.model.generate(**batch, max_new_tokens=new_tokens, do_sample=False, eos_token_id=lm.stops)
+        new = ids[:, batch["input_ids"].shape[1] :]
+        texts += [text.strip() for text in lm.tokenizer.batch_decode(new, skip_special_tokens=True)]
+    return texts
 
+
+def beside_in_order(lm, name: str, prompts: list[str], new_tokens: int, batch_size: int, least: str = "") -> None:
     def ours() -> list[str]:
-        return [a.text for a in lm.generate(prompts, NEW_TOKENS, ANSWERS)]
+        return [answer.text for answer in lm.generate(prompts, new_tokens, batch_size)]
 
-    def in_order() -> list[str]:
-        texts = []
-        for start in range(0, len(prompts), ANSWERS):
-            rows = {"input_ids": [lm.encode(prompt) for prompt in prompts[start : start + ANSWERS]]}
-            batch = lm.tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(lm.model.device)
-            with torch.inference_mode():
-                ids = lm.model.generate(**batch, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=lm.stops)
-            new = ids[:, batch["input_ids"].shape[1] :]
-            texts += [text.strip() for text in lm.tokenizer.batch_decode(new, skip_special_tokens=True)]
-        return texts
+    def theirs() -> list[str]:
+        return in_order(lm, prompts, new_tokens, batch_size)
 
     ratios = []
     for _ in range(ROUNDS):
-        times, texts = zip(*(timed(run) for run in (ours, in_order)), strict=True)
+        times, texts = zip(*(timed(run) for run in (ours, theirs)), strict=True)
         ratios.append(times[1] / times[0])
     same = sum(a == b for a, b in zip(*texts, strict=True))
     tokens = sum(len(lm.tokenizer(text)["input_ids"]) for text in texts[0])
-    print(f"generation: {statistics.median(ratios):.2f} times the tokens/s of in-order batches (at least 1.3)")
-    print(f"  {len(prompts)} answers of at most {NEW_TOKENS} tokens, {tokens / times[0]:.0f} tokens/s, {same} the same")
+    length = statistics.mean(len(lm.encode(prompt)) for prompt in prompts)
+    print(f"{name}: {statistics.median(ratios):.2f} times the tokens/s of in-order batches{least}")
+    asked = f"{len(prompts)} prompts of {length:.0f} tokens, at most {new_tokens} new ones, batch {batch_size}"
+    print(f"  {asked}: {tokens / times[0]:.0f} tokens/s, {same} answers the same")
+
+
+def with_examples(number: int) -> list[str]:
+    """Few-shot prompts: the same eight examples before each."""
+    *examples, _ = seed_prompts(9)
+    shots = "".join(f"{example}\nAnswer: yes\n\n" for example in examples)
+    return [f"{shots}{prompt}\nAnswer:" for prompt in seed_prompts(number + 8)[8:]]
 
 
 def timed(run) -> tuple[float, list]:

@@ -1,4 +1,4 @@
-"""A batch that shrinks against one prompt at a time, token by token, without a cache, in float64."""
+"""A batch that is refilled against one prompt at a time, token by token, without a cache, in float64."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, MistralForCausalLM
 
-from sdrrl_factory.models.decoding import continuations
+from sdrrl_factory.models.decoding import continue_prompts
 from sdrrl_factory.models.forward import keeps_all_keys
 
 LIMIT, PAD = 24, 0
@@ -43,31 +43,82 @@ def stops_of(model) -> list[int]:
     return [endless[0][3], endless[1][9], endless[2][0], endless[5][15]]
 
 
-def test_the_batch_shrinks_and_the_answers_are_those_of_each_prompt_alone(model):
+def continuations(model, prompts, stops, batch_size, limits=None, noise=None) -> list[list[int]]:
+    answers: dict[int, list[int]] = {}
+
+    def done(i, tokens):
+        assert i not in answers  # told once
+        answers[i] = list(tokens)
+
+    limits = limits or [LIMIT] * len(prompts)
+    continue_prompts(model, prompts, limits, stops, PAD, batch_size, done, noise)
+    return [answers[i] for i in range(len(prompts))]
+
+
+def test_a_row_costs_its_own_steps_and_no_more(model):
     stops, sizes = stops_of(model), []
     expected = [one_by_one(model, prompt, stops) for prompt in PROMPTS]
     assert len(set(map(len, expected))) >= 4  # they do end at different steps
     watch = model.register_forward_pre_hook(
-        lambda _, args, named: sizes.append(len(named["input_ids"])), with_kwargs=True
+        lambda _, args, named: sizes.append(named["input_ids"].shape), with_kwargs=True
     )
-    assert continuations(model, PROMPTS, LIMIT, stops, PAD) == expected
+    assert continuations(model, PROMPTS, stops, len(PROMPTS)) == expected
     watch.remove()
-    # Eight rows are let go one by one: each costs its own steps and no more.
-    assert len(sizes) == max(map(len, expected)) and sum(sizes) == sum(map(len, expected)) < len(sizes) * sizes[0]
+    # The first token comes of the pass over the prompts. Eight rows are let go one by one.
+    steps = [rows for rows, length in sizes if length == 1]
+    assert len(steps) == max(map(len, expected)) - 1 and sum(steps) == sum(len(row) - 1 for row in expected)
 
 
-def test_rows_are_let_go_in_eighths(model):
+MANY = [PROMPTS[i % 8] + [30 + i] * (i % 5) for i in range(24)]
+LIMITS = [LIMIT - i % 3 for i in range(24)]
+
+
+@pytest.fixture(scope="module")
+def alone(model):
     stops = stops_of(model)
-    many = PROMPTS * 3
-    expected = [one_by_one(model, prompt, stops) for prompt in PROMPTS] * 3
-    assert continuations(model, many, LIMIT, stops, PAD) == expected
+    return [one_by_one(model, prompt, stops)[:limit] for prompt, limit in zip(MANY, LIMITS, strict=True)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 16, 40])
+def test_a_refilled_batch_gives_the_answers_of_each_prompt_alone(model, alone, batch_size):
+    stops, sizes = stops_of(model), []
+    watch = model.register_forward_pre_hook(
+        lambda _, args, named: sizes.append(named["input_ids"].shape), with_kwargs=True
+    )
+    assert continuations(model, MANY, stops, batch_size, LIMITS) == alone
+    watch.remove()
+    steps = [rows for rows, length in sizes if length == 1]
+    assert max(steps, default=0) <= batch_size
+    if batch_size in (2, 5):
+        # Nobody waits for the longest answer of a batch: all but the last few steps are full.
+        full = sum(len(row) - 1 for row in alone) / batch_size
+        assert len(steps) < full + LIMIT
+
+
+def test_prompts_that_begin_alike_are_read_once(model):
+    """Examples before all, passages with two and three questions, a batch that ends within a passage."""
+    stops, read = stops_of(model), []
+    examples, passages = list(range(3, 63)), [list(range(100, 140)), list(range(200, 230))]
+    prompts = [examples + passages[i % 2] + [40 + i, 41] for i in range(5)] + [[*examples, 9]]
+    expected = [one_by_one(model, prompt, stops) for prompt in prompts]
+    watch = model.register_forward_pre_hook(
+        lambda _, args, named: read.append(int(named["attention_mask"][:, -named["input_ids"].shape[1] :].sum())),
+        with_kwargs=True,
+    )
+    for batch_size in (2, 4, 6):
+        read.clear()
+        assert continuations(model, prompts, stops, batch_size) == expected
+        generated = sum(len(row) - 1 for row in expected)
+        # A row that has ended and not left yet is computed as well.
+        assert sum(read) - generated <= 60 + 40 + 30 + 5 * 2 + 1 + batch_size * 2
+    watch.remove()
 
 
 def test_a_model_with_another_cache_goes_through_transformers(windowed):
     assert not keeps_all_keys(windowed)
     stops = stops_of(windowed)
     expected = [one_by_one(windowed, prompt, stops) for prompt in PROMPTS]
-    assert continuations(windowed, PROMPTS, LIMIT, stops, PAD) == expected
+    assert continuations(windowed, PROMPTS, stops, 3) == expected
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -81,7 +132,7 @@ def test_settings_in_the_checkpoint_stay_out_of_transformers_loop(windowed, tuni
     model.generation_config = own
     if tuning == "lora":  # its second matrix is zero: the answers are the model's
         model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")).eval()
-    assert continuations(model, PROMPTS, LIMIT, stops, PAD) == expected
+    assert continuations(model, PROMPTS, stops, 3) == expected
     assert model.generation_config is own
 
 
@@ -90,7 +141,7 @@ def test_noise_knows_the_prompt_it_is_for(which, request):
     model = request.getfixturevalue(which)
 
     def noise(rows, scores):
-        assert len(rows) == len(scores)
+        assert len(rows) == len(scores) <= 3
         forced = torch.full_like(scores, -1.0)
         # Row r ends with its own token at its step r.
         for row, values in zip(rows, forced, strict=True):
@@ -99,5 +150,5 @@ def test_noise_knows_the_prompt_it_is_for(which, request):
         return forced
 
     counts = [0] * len(PROMPTS)
-    found = continuations(model, PROMPTS, LIMIT, range(100, 108), PAD, noise)
+    found = continuations(model, PROMPTS, range(100, 108), 3, noise=noise)
     assert found == [[3] * row + [100 + row] for row in range(len(PROMPTS))]

@@ -110,16 +110,17 @@ def test_draws_follow_the_softmax_at_the_temperature(lm):
 
 
 def fails_once(own, error):
-    """`own` runs out of memory at its first batch; the sizes of all batches come back."""
-    sizes, generate = [], own._generate_batch
+    """`own` runs out of memory after three answers; the sizes of all batches come back."""
+    sizes, go_on = [], own._continue
 
-    def spoilt(prompts, *rest):
-        sizes.append(len(prompts))
-        if len(sizes) == 1:
-            raise error
-        return generate(prompts, *rest)
+    def spoilt(heads, limits, batch_size, done, noise):
+        sizes.append(batch_size)
+        if len(sizes) > 1:
+            return go_on(heads, limits, batch_size, done, noise)
+        go_on(heads[:3], limits[:3], batch_size, done, noise)
+        raise error
 
-    own._generate_batch = spoilt
+    own._continue = spoilt
     return sizes
 
 
@@ -136,7 +137,7 @@ def test_out_of_memory_halves_the_batch_for_good(own, lm, capsys, kind):
     sizes, done = fails_once(own, errors()[kind]), []
     assert own.generate(USERS, 5, 6, progress=done.append) == expected
     assert own.generate(USERS, 5, 6) == expected
-    assert sizes == [6, 3, 3, 3, 3] and done == [3, 3]
+    assert sizes == [6, 3, 3] and done == [1] * 6  # none twice
     assert capsys.readouterr().out == "out of memory: batch_size is now 3\n"
 
 
@@ -155,13 +156,14 @@ def test_losses_halve_the_batch_too(own, capsys):
     for losses, whole in zip((own.answer_loss(pairs, 6), own.text_loss(USERS, 6)), expected, strict=True):
         assert [n for _, n in losses] == [n for _, n in whole]
         assert [x for x, _ in losses] == pytest.approx([x for x, _ in whole], rel=1e-5)
-    assert sizes == [6, 3, 1, 1, 1, 1, 1, 1, *[1] * 6] and capsys.readouterr().out.count("out of memory") == 2
+    assert max(sizes) == 6 and sizes[-1] == 1 and capsys.readouterr().out.count("out of memory") == 2
 
 
 def test_out_of_memory_with_one_prompt_is_one_line(own):
     fails_once(own, errors()[0])
+    own._largest = 1
     with pytest.raises(UserError, match="^model: out of memory with one prompt; use a smaller model"):
-        own.generate(["Hola."], 5, 8)
+        own.generate(USERS, 5, 8)
 
 
 def test_another_error_is_not_taken_for_lack_of_memory(own):
@@ -180,3 +182,22 @@ def test_the_precision_on_a_cpu(tiny, lm, tmp_path, saved, loaded):
     AutoModelForCausalLM.from_pretrained(tiny, dtype=getattr(torch, saved)).save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
     assert LM(str(tmp_path)).model.dtype == getattr(torch, loaded)
+
+
+def test_bfloat16_where_the_cpu_multiplies_in_it(tiny, lm, tmp_path, monkeypatch):
+    import torch
+
+    from sdrrl_factory.models import lm as module
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there: auto is the checkpoint's own precision")
+    for flags, expected in [("sse avx512_bf16 amx_tile", "bfloat16"), ("fp asimd bf16", "bfloat16"), ("avx512f", None)]:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags} fma\n")
+        monkeypatch.setattr(module, "CPUINFO", tmp_path / "cpuinfo")
+        assert module.computed_in("auto") == expected
+    assert module.computed_in(None) is None and module.computed_in("float32") == "float32"
+    half = LM(str(tiny), template="smollm2", precision="bfloat16")
+    assert half.model.dtype == torch.bfloat16 and len(half.generate(USERS, 4, 3)) == len(USERS)
+    # Within its precision the losses are the same.
+    for (a, n), (b, m) in zip(half.text_loss(USERS, 4), lm.text_loss(USERS, 4), strict=True):
+        assert n == m and a == pytest.approx(b, rel=0.05)

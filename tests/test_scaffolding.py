@@ -89,11 +89,12 @@ def test_a_thought_that_the_prompt_begins_and_nothing_ends_is_cut_off(thinking, 
 
     replies = {True: "Hm.\n</think>\n\nHola.", False: "Hm. Hola."}
 
-    def continuations(model, prompts, limit, stops, pad, noise=None):
-        ends = ["closed" in thinking.tokenizer.decode(prompt) for prompt in prompts]
-        return [[*thinking.tokenizer(replies[end])["input_ids"], stops[0]] for end in ends]
+    def continue_prompts(model, prompts, limits, stops, pad, batch_size, done, *rest):
+        for i, prompt in enumerate(prompts):
+            reply = replies["closed" in thinking.tokenizer.decode(prompt)]
+            done(i, [*thinking.tokenizer(reply)["input_ids"], stops[0]])
 
-    monkeypatch.setattr(decoding, "continuations", continuations)
+    monkeypatch.setattr(decoding, "continue_prompts", continue_prompts)
     model = RememberedModel(Memory(tmp_path / "memory.sqlite"), str(tmp_path), load=lambda: thinking)
     expected = [Generation("Hola.", "stop"), Generation("", "length")]
     assert model.generate(["closed", "open"], 30, 2) == expected
@@ -106,7 +107,7 @@ def test_a_thought_that_the_prompt_begins_and_nothing_ends_is_cut_off(thinking, 
 
 def test_keys_of_the_chat_template_reach_it(thinking):
     def prompt(**keys):
-        thinking._chat_template_kwargs = keys
+        thinking.prompt_format._chat_template_kwargs = keys
         return thinking.tokenizer.decode(thinking.encode("Hi"))
 
     assert prompt().endswith("<think>\n") and prompt(word="x").endswith("<think>\nx")

@@ -30,13 +30,16 @@ def test_an_answer_stops_being_generated_where_it_ends(tiny, monkeypatch):
     # Something of two letters that stands within an answer: it may begin in one token and end in another.
     stop = next(text[i : i + 2] for text in (answer.text for answer in whole) for i in range(4, len(text) - 8)
                 if not set(text[i : i + 2]) & set(" �\n"))  # fmt: skip
-    computed, continuations = [], decoding.continuations
+    computed, continue_prompts = [], decoding.continue_prompts
 
-    def counted(*args):
-        computed.extend(continuations(*args))
-        return computed[-len(args[1]) :]
+    def counted(model, prompts, limits, stops, pad, batch_size, done, *rest):
+        def counting(i, tokens):
+            computed.append(tokens)
+            done(i, tokens)
 
-    monkeypatch.setattr(decoding, "continuations", counted)
+        continue_prompts(model, prompts, limits, stops, pad, batch_size, counting, *rest)
+
+    monkeypatch.setattr(decoding, "continue_prompts", counted)
     stopped = lm.generate(users, 40, 4, stop=[stop])
     for answer, full in zip(stopped, whole, strict=True):
         assert cut(answer, [stop]).text == cut(full, [stop]).text

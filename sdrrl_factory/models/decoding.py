@@ -1,109 +1,158 @@
-"""Continues a batch of prompts token by token; rows that have ended leave the batch.
+"""Continues prompts token by token, a batch at a time; where an answer ends, the next prompt takes its row.
 
-transformers' own loop computes every row until the last one has ended. Here a row costs what it is long.
+transformers' own loop computes every row until the last one has ended, and only then begins the next batch. Here a row
+costs what its answer is long, and the batch stays full until no prompt is left.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sdrrl_factory.models.forward import base_model, forward, keeps_all_keys, padded
+from sdrrl_factory.models.beginnings import Beginnings
+from sdrrl_factory.models.forward import Past, base_model, forward, keeps_all_keys, padded
 
 if TYPE_CHECKING:
     import torch
 
-    # (indexes of the prompts still in the batch, their scores [rows, vocabulary]) -> the scores to choose from.
+    # (indexes of the prompts, their scores [rows, vocabulary]) -> the scores to choose from.
     Noise = Callable[[Sequence[int], torch.Tensor], torch.Tensor]
 
-# Rows leave once an eighth of the batch has ended: each time the whole cache is copied.
+# (index of a prompt, the tokens it is continued with: a stop token last, where one came)
+Done = Callable[[int, list[int]], None]
+
+# Whether an answer, by its tokens, ends without a stop token.
+IsOver = Callable[[Sequence[int]], bool]
+
+# Rows leave, and others come, once an eighth of the batch is free: each time the whole cache is copied.
 _SHARE = 8
 
 
-def continuations(
+def continue_prompts(
     model: Any,
     prompts: Sequence[list[int]],
-    limit: int,
+    limits: Sequence[int],
     stops: Sequence[int],
     pad: int,
+    batch_size: int,
+    done: Done,
     noise: "Noise | None" = None,
-    is_over: Callable[[Sequence[int]], bool] | None = None,
-) -> list[list[int]]:
-    """The tokens each prompt is continued with: the likeliest ones, up to `limit`; a stop token last, where one came.
+    is_over: IsOver | None = None,
+) -> None:
+    """Continue each prompt with the likeliest tokens, until a stop token comes or its limit is reached.
 
     Args:
-        prompts: token ids; all are one batch.
+        prompts: token ids.
+        limits: the most tokens for each.
         stops: tokens that end an answer.
+        batch_size: rows computed at a time.
+        done: told each answer as it ends.
         noise: put on the scores before the likeliest token is taken, which makes it a draw.
-        is_over: whether an answer, by its tokens, ends without a stop token; transformers' loop does not ask it.
+        is_over: asked of each answer at each token; transformers' loop does not ask it.
     """
-    if not keeps_all_keys(model):
-        return _by_transformers(model, prompts, limit, set(stops), pad, noise)
-    return _by_shrinking(model, prompts, limit, set(stops), pad, noise, is_over)
+    continue_all = _by_refilling if keeps_all_keys(model) else _by_transformers
+    continue_all(model, prompts, limits, set(stops), pad, batch_size, done, noise, is_over)
 
 
-def _by_shrinking(
+def _by_refilling(
     model: Any,
     prompts: Sequence[list[int]],
-    limit: int,
+    limits: Sequence[int],
     stops: set[int],
     pad: int,
+    batch_size: int,
+    done: Done,
     noise: "Noise | None",
-    is_over: Callable[[Sequence[int]], bool] | None,
-) -> list[list[int]]:
+    is_over: IsOver | None,
+) -> None:
     import torch
 
-    # 1. The prompts as one batch [rows, length], padded on the left: every row's next token stands at the right end.
-    ids, mask, positions = padded(prompts, [0] * len(prompts), True, model.device, pad)
     answers: list[list[int]] = [[] for _ in prompts]
-    rows, cache = list(range(len(prompts))), None  # rows: of each row in the batch, its index in `prompts`
-    ended: set[int] = set()  # the indexes of those that have
+    whole: set[int] = set()  # the indexes of the answers that have ended
+
+    def choose(indexes: Sequence[int], logits: "torch.Tensor") -> "torch.Tensor":
+        """The next token of each row [rows, 1]; one whose answer is whole is computed, and not looked at."""
+        scores = logits[:, -1].float()
+        chosen = (noise(indexes, scores) if noise else scores).argmax(-1)
+        for i, token in zip(indexes, chosen.tolist(), strict=True):
+            if i in whole:
+                continue
+            answers[i].append(token)
+            if token in stops or len(answers[i]) == limits[i] or (is_over and is_over(answers[i])):
+                whole.add(i)
+                done(i, answers[i])
+        return chosen[:, None]
+
     with torch.inference_mode():
-        for _ in range(limit):
-            # 2. One pass: over whole prompts the first time, over one new token a row [rows, 1] from then on.
-            output = forward(model, ids, mask, positions, cache)
-            cache, scores = output.past_key_values, output.logits[:, -1].float()
-            # 3. The next token of each row. A row that has ended and not left yet is computed, and not looked at.
-            tokens = (noise(rows, scores) if noise else scores).argmax(-1)
-            going = []  # rows of the batch that have not ended
-            for k, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-                if row in ended:
-                    continue
-                answers[row].append(token)
-                if token in stops or (is_over and is_over(answers[row])):
-                    ended.add(row)
-                else:
-                    going.append(k)
-            if not going:
-                break
-            # 4. The new tokens are the next pass's input, one position further on.
-            ids, positions = tokens[:, None], positions[:, -1:] + 1
-            # 5. Rows that have ended leave: the batch, the mask and the cache are cut down to those that go on.
-            if (len(rows) - len(going)) * _SHARE >= len(rows):
-                kept = torch.tensor(going, device=ids.device)
-                cache.batch_select_indices(kept)
-                ids, mask, positions = ids[kept], mask[kept], positions[kept]
-                rows = [rows[k] for k in going]
-            # 6. The mask covers the cache and the new token: [rows, past + 1].
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-    return answers
+        read = Beginnings(model, prompts)
+        waiting = deque(read.order)
+        rows: list[int] = []  # of each row in the batch, the index of its prompt
+        past: Past | None = None
+        ids = positions = torch.zeros(0, 1, dtype=torch.long, device=model.device)
+        while rows or waiting:
+            going = [k for k, i in enumerate(rows) if i not in whole]
+            free = batch_size - len(going)
+            # 1. Rows whose answers are whole leave: batch and cache are cut down to those that go on.
+            has_room = bool(waiting) and free * _SHARE >= batch_size
+            if has_room or (len(rows) - len(going)) * _SHARE >= len(rows):
+                kept = torch.tensor(going, dtype=torch.long, device=ids.device)
+                past = past.rows(going) if past and going else None
+                ids, positions, rows = ids[kept], positions[kept], [rows[k] for k in going]
+            # 2. Prompts that wait take their places: they are read, and each has its first token then.
+            if has_room:
+                new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+                logits, begun = read(new)
+                assert begun
+                past = past.joined(begun).compact() if past else begun.compact()
+                ids = torch.cat([ids, choose(new, logits)])
+                lengths = [[len(prompts[i])] for i in new]
+                positions = torch.cat([positions, torch.tensor(lengths, device=positions.device)])
+                rows += new
+                continue  # one may be whole already
+            # 3. One pass over the last token of each row, [rows, 1], and the next one of each.
+            if rows:
+                logits, past = forward(model, ids, torch.ones_like(ids), positions, past)
+                ids, positions = choose(rows, logits), positions + 1
 
 
 def _by_transformers(
-    model: Any, prompts: Sequence[list[int]], limit: int, stops: set[int], pad: int, noise: "Noise | None"
-) -> list[list[int]]:
+    model: Any,
+    prompts: Sequence[list[int]],
+    limits: Sequence[int],
+    stops: set[int],
+    pad: int,
+    batch_size: int,
+    done: Done,
+    noise: "Noise | None",
+    is_over: IsOver | None,
+) -> None:
     """The same by transformers' loop, for models whose cache cannot be cut down to some of its rows."""
     from transformers import GenerationConfig
 
-    ids, mask, _ = padded(prompts, [0] * len(prompts), True, model.device, pad)
-    config = GenerationConfig(max_new_tokens=limit, eos_token_id=sorted(stops), pad_token_id=pad)
-    everyone = range(len(prompts))
-    processors = [lambda _, scores: noise(everyone, scores)] if noise else None
-    whole = generate_by(config, model, input_ids=ids, attention_mask=mask, logits_processor=processors)
-    answers = []
-    for row in whole[:, ids.shape[1] :].tolist():
-        # What stands behind the stop token is padding.
-        end = next((k + 1 for k, token in enumerate(row) if token in stops), len(row))
-        answers.append(row[:end])
-    return answers
+    # The longest first: what memory does not hold is known at once, and little is padded.
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        ids, mask, _ = padded([prompts[i] for i in batch], [0] * len(batch), True, model.device, pad)
+        longest = max(limits[i] for i in batch)
+        config = GenerationConfig(max_new_tokens=longest, eos_token_id=sorted(stops), pad_token_id=pad)
+        processors = [_Noisy(noise, batch)] if noise else None
+        whole = generate_by(config, model, input_ids=ids, attention_mask=mask, logits_processor=processors)
+        for i, row in zip(batch, whole[:, ids.shape[1] :].tolist(), strict=True):
+            # What stands behind the stop token is padding.
+            end = next((k + 1 for k, token in enumerate(row) if token in stops), len(row))
+            done(i, row[: min(end, limits[i])])
+
+
+@dataclass(frozen=True)
+class _Noisy:
+    """A logits processor of transformers' that puts the noise of these prompts on the scores."""
+
+    noise: "Noise"
+    batch: Sequence[int]
+
+    def __call__(self, ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        return self.noise(self.batch, scores)
 
 
 def generate_by(config: Any, model: Any, **inputs: Any) -> Any:

@@ -3,9 +3,11 @@
 Shapes: a batch holds `batch` rows, padded to `length` tokens; a cache holds `past` positions of each row.
 """
 
+import copy
 import functools
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,17 +34,109 @@ def padded(
     return ids.to(device), mask.to(device), positions.to(device)
 
 
-def forward(model: Any, ids: "torch.Tensor", mask: "torch.Tensor", positions: "torch.Tensor", cache: Any) -> Any:
-    """The model's output for `ids`, [batch, length], behind `cache`; its logits are [batch, 1 or length, vocabulary].
+@dataclass(frozen=True)
+class Past:
+    """What a model has read of each row of a batch; a pass behind it leaves it as it is.
 
-    mask: [batch, past + length]. cache: of the earlier passes, None for the first one; the output has the one that the
-    next pass takes. Logits are computed for the last position only where the model can: of a vocabulary of 100,000 they
-    are most of the memory that a long batch takes.
+    cache: the keys and values of every layer, each [rows, heads, past, size]. mask: [rows, past], 1 where a token
+    stands, 0 where nothing is to be looked at.
     """
-    last_only = {"logits_to_keep": 1} if "logits_to_keep" in _arguments(model) else {}
-    return model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, **last_only
+
+    cache: Any
+    mask: "torch.Tensor"
+
+    def rows(self, indexes: Sequence[int]) -> "Past":
+        """These rows of it; a row may come more than once."""
+        import torch
+
+        kept = torch.tensor(indexes, device=self.mask.device)
+        tensors = [(keys.index_select(0, kept), values.index_select(0, kept)) for keys, values in self._tensors()]
+        return self._of(tensors, self.mask[kept])
+
+    def joined(self, other: "Past") -> "Past":
+        """The rows of both, the other's behind its own, the shorter ones padded on the left."""
+        import torch
+
+        width = max(self.mask.shape[1], other.mask.shape[1])
+        pairs = zip(self._tensors(), other._tensors(), strict=True)
+        tensors = []
+        for own, others in pairs:
+            keys, values = (torch.cat([_wide(a, width), _wide(b, width)]) for a, b in zip(own, others, strict=True))
+            tensors.append((keys, values))
+        masks = [torch.nn.functional.pad(mask, (width - mask.shape[1], 0)) for mask in (self.mask, other.mask)]
+        return self._of(tensors, torch.cat(masks))
+
+    def hidden(self) -> "Past":
+        """The same rows with nothing to be looked at."""
+        return Past(self.cache, self.mask * 0)
+
+    def compact(self) -> "Past":
+        """The same with all padding on the left, and no more of it than the longest row leaves to the others."""
+
+        width = int(self.mask.sum(1).max())
+        mask = self.mask[:, -width:]
+        if bool((self.mask.diff(dim=1) >= 0).all()):
+            # Nothing stands between the tokens of a row: what is too much stands in front.
+            return self._of(
+                [(keys[..., -width:, :], values[..., -width:, :]) for keys, values in self._tensors()], mask
+            )
+        # A stable sort of the mask: a row's tokens, in their order, at its end.
+        columns = self.mask.argsort(dim=1, stable=True)[:, -width:]
+        at = columns[:, None, :, None]
+        tensors = [(keys.take_along_dim(at, 2), values.take_along_dim(at, 2)) for keys, values in self._tensors()]
+        return self._of(tensors, self.mask.gather(1, columns))
+
+    def copied_cache(self) -> Any:
+        """The cache, for a pass, which puts its own keys into the one that it is given."""
+        return self._of(self._tensors(), self.mask).cache
+
+    def _tensors(self) -> list[tuple["torch.Tensor", "torch.Tensor"]]:
+        return [(layer.keys, layer.values) for layer in self.cache.layers]
+
+    def _of(self, tensors: list[tuple["torch.Tensor", "torch.Tensor"]], mask: "torch.Tensor") -> "Past":
+        # transformers' cache has no way to be made of keys and values; a pass exchanges those of a layer for longer
+        # ones and never writes into them, so that copies may share them.
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        for layer, (keys, values) in zip(cache.layers, tensors, strict=True):
+            layer.keys, layer.values = keys, values
+        return Past(cache, mask)
+
+
+def _wide(tensor: "torch.Tensor", width: int) -> "torch.Tensor":
+    """[rows, heads, width, size], zeros in front of what is there."""
+    import torch
+
+    return torch.nn.functional.pad(tensor, (0, 0, width - tensor.shape[2], 0))
+
+
+def forward(
+    model: Any,
+    ids: "torch.Tensor",
+    mask: "torch.Tensor",
+    positions: "torch.Tensor",
+    past: Past | None = None,
+    last: int = 1,
+) -> "tuple[torch.Tensor, Past]":
+    """(logits [batch, last or more, vocabulary], what has been read then) of `ids`, `mask` and `positions`, each
+    [batch, length], behind `past`.
+
+    Logits are computed for the last positions only where the model can: of a vocabulary of 100,000 they are most of the
+    memory that a long batch takes.
+    """
+    import torch
+
+    last_only = {"logits_to_keep": last} if "logits_to_keep" in _arguments(model) else {}
+    whole = mask if past is None else torch.cat([past.mask, mask], 1)  # [batch, past + length]
+    output = model(
+        input_ids=ids,
+        attention_mask=whole,
+        position_ids=positions,
+        past_key_values=None if past is None else past.copied_cache(),
+        use_cache=True,
+        **last_only,
     )
+    return output.logits[:, -last:], Past(output.past_key_values, whole)
 
 
 def keeps_all_keys(model: Any) -> bool:

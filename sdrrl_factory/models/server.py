@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's chat completions: several requests at a time, each tried again while that can help."""
+"""A server that speaks OpenAI's completions: several requests at a time, each tried again while that can help."""
 
 import importlib.util
 import json
@@ -8,11 +8,11 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from sdrrl_factory.errors import UserError, under
@@ -83,6 +83,42 @@ class _Failure(Exception):
         return f"error: {self.reason}: {words}" if words else f"error: {self.reason}"
 
 
+class ServerKeys(Protocol):
+    """The group of a recipe that a server is made of."""
+
+    @property
+    def api_key_env(self) -> str: ...
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def extra_body(self) -> Mapping[str, Any]: ...
+
+
+def from_keys(
+    keys: ServerKeys,
+    base_url: str,
+    model: str,
+    enable_thinking: bool | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> "Server":
+    """The server that a recipe's group describes. Raises: UserError about one of its keys."""
+    return Server(
+        base_url,
+        model,
+        api_key_env=keys.api_key_env,
+        concurrency=keys.concurrency,
+        timeout=keys.timeout,
+        retries=keys.retries,
+        extra_body=keys.extra_body,
+        enable_thinking=enable_thinking,
+        chat_template_kwargs=chat_template_kwargs,
+    )
+
+
 def conversation(user: str, system: str = "") -> list[dict[str, str]]:
     """A question as OpenAI's messages, behind a system prompt where there is one."""
     turns = [{"role": "system", "content": system}] if system else []
@@ -132,7 +168,7 @@ class Server:
         if not (self._key.isascii() and self._key.isprintable()):
             raise UserError(f"${api_key_env} holds characters that no key has", "set it again", key="api_key_env")
         self.base_url, self.model, self._key_env = base_url, model, api_key_env
-        self._concurrency, self._timeout, self._retries = concurrency, timeout, retries
+        self.concurrency, self._timeout, self._retries = concurrency, timeout, retries
         self._answered, self._in_a_row, self._patience = False, 0, _PATIENCE
         # A key that the model refuses -> the one that is asked for in its place, or None.
         self._instead: dict[str, str | None] = {}
@@ -144,6 +180,10 @@ class Server:
 
         key = self._key or _NO_KEY
         return openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self._timeout, max_retries=0)
+
+    def connect(self) -> None:
+        """Make the client, which all threads share."""
+        self._client  # noqa: B018
 
     def chat(
         self,
@@ -177,22 +217,12 @@ class Server:
         for i, messages in enumerate(conversations):
             draw = {"seed": seeds[i]} if seeds is not None and temperature > 0 else {}
             requests.append({"messages": messages, "max_tokens": max_tokens, "temperature": temperature, **draw})
-        # 1. Threads take the requests one by one. A daemon: one that waits for a silent server does not hold up the
-        # end of the program.
-        todo: SimpleQueue[tuple[int, dict[str, Any]]] = SimpleQueue()
-        done: SimpleQueue[tuple[int, Generation | _Failure]] = SimpleQueue()
-        stop = threading.Event()
-        for job in enumerate(requests):
-            todo.put(job)
-        client = self._client  # made here: the threads would make one each
-        for _ in range(min(self._concurrency, len(requests))):
-            threading.Thread(target=self._work, args=(client, todo, done, stop), daemon=True).start()
-        # 2. What they come back with, as it comes. Closing this generator ends their work.
         failures: list[_Failure] = []
-        waiting: deque[tuple[int, Generation | _Failure]] = deque()
+        crew = _Crew(self, requests)
+        waiting: deque[tuple[int, Any]] = deque()
         try:
             for _ in requests:
-                i, result = waiting.popleft() if waiting else done.get()
+                i, result = waiting.popleft() if waiting else crew.done.get()
                 if not isinstance(result, _Failure):
                     self._answered, self._in_a_row = True, 0
                     yield i, result
@@ -204,16 +234,46 @@ class Server:
                 all_failed = len(failures) == len(requests) and any(failure.down for failure in failures)
                 if self._is_alarming(result) or all_failed:
                     blamed = result if result.fix or not all_failed else next(f for f in failures if f.down)
-                    is_alive = not (blamed.everywhere and not self._answered) and self._greets_back(client, stop)
+                    is_alive = not (blamed.everywhere and not self._answered) and self._greets_back(crew.stop)
                     # Answers that came meanwhile are not lost, and show that it lives as well.
-                    while not done.empty():
-                        waiting.append(done.get())
+                    while not crew.done.empty():
+                        waiting.append(crew.done.get())
                     if not is_alive and all(isinstance(later, _Failure) for _, later in waiting):
                         raise self._stop(blamed)
                     self._in_a_row, self._patience = 0, self._patience * 2
                 yield i, Generation("", result.finish)
         finally:
-            stop.set()
+            crew.stop.set()
+
+    def left_out(self) -> set[str]:
+        """The keys of a chat's request that the model has refused under all their names: it answers without them."""
+        return {key for key in ("max_tokens", "temperature") if not _renamed({key: 0}, self._instead)}
+
+    def leave_out(self, keys: Iterable[str]) -> None:
+        """Do not ask for these: an earlier run has learnt that the model refuses them."""
+        for key in keys:
+            second = _SECOND_NAME.get(key)
+            self._learn({key: second, second: None} if second else {key: None})
+
+    def complete(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What OpenAI's older completions answer to each request: the first of its choices, as JSON has it.
+
+        Raises: UserError where one has no answer after all its tries; `Refusal` where it was not to its taste.
+        """
+        crew = _Crew(self, requests)
+        choices: dict[int, dict[str, Any]] = {}
+        try:
+            while len(choices) < len(requests):
+                i, result = crew.done.get()
+                if isinstance(result, _Failure):
+                    is_missing = result.reason.startswith("404")  # a server of chats only has no such address
+                    if result.again or (result.fix and not is_missing):
+                        raise self._stop(result)
+                    raise Refusal(f"{result.reason}: {result.message}" if result.message else result.reason)
+                choices[i] = result
+        finally:
+            crew.stop.set()
+        return [choices[i] for i in range(len(requests))]
 
     def _is_alarming(self, failure: _Failure) -> bool:
         """Whether it may be the server that is at fault, not the requests."""
@@ -223,28 +283,20 @@ class Server:
         # prove nothing, so the server is asked something else.
         return self._in_a_row >= self._patience and bool(failure.again or failure.fix or not self._answered)
 
-    def _greets_back(self, client: "OpenAI", stop: threading.Event) -> bool:
+    def _greets_back(self, stop: threading.Event) -> bool:
         """Whether the server answers what no model refuses and no limit cuts off."""
         request = {"messages": conversation("Hi"), "max_tokens": 16, "temperature": 0.0}
-        is_alive = isinstance(self._answer(client, request, stop), Generation)
+        is_alive = isinstance(self.answer(request, stop), Generation)
         self._answered |= is_alive
         return is_alive
 
-    def _work(self, client: "OpenAI", todo: SimpleQueue, done: SimpleQueue, stop: threading.Event) -> None:
-        """What one thread does: a request after the other, until there are no more."""
-        while not stop.is_set():
-            try:
-                i, request = todo.get_nowait()
-            except Empty:
-                return
-            done.put((i, self._answer(client, request, stop)))
-
-    def _answer(self, client: "OpenAI", request: dict[str, Any], stop: threading.Event) -> Generation | _Failure:
-        """The answer to one request, with its further tries: after 1, 2, 4, ... seconds, or when the server says."""
+    def answer(self, request: dict[str, Any], stop: threading.Event) -> Any:
+        """The answer to one request or its `_Failure`, with its further tries: after 1, 2, 4, ... seconds, or when the
+        server says."""
         attempt = 0
         while True:
             try:
-                return self._ask(client, request)
+                return self._ask(request)
             except _Failure as err:
                 failure = err
             except Exception as err:
@@ -259,17 +311,21 @@ class Server:
                 return failure
             attempt += 1
 
-    def _ask(
-        self, client: "OpenAI", request: dict[str, Any], instead: dict[str, str | None] | None = None
-    ) -> Generation:
+    def _ask(self, request: dict[str, Any], instead: dict[str, str | None] | None = None) -> Any:
         """One try; where the model refuses a key, one more without it. Raises: _Failure."""
         import openai
 
+        is_chat = "messages" in request
         asked = _renamed(request, self._instead if instead is None else instead)
-        if self.extra_body:
-            asked["extra_body"] = self.extra_body
+        extra = dict(self.extra_body)
+        if not is_chat:
+            extra.pop("chat_template_kwargs", None)
+            extra |= asked.pop("extra_body", {})
+        if extra:
+            asked["extra_body"] = extra
+        endpoint = self._client.chat.completions if is_chat else self._client.completions
         try:
-            reply = client.chat.completions.with_raw_response.create(model=self.model, **asked)
+            reply = endpoint.with_raw_response.create(model=self.model, **asked)
         except openai.APIConnectionError as err:
             raise self._no_reply(err) from None
         except openai.APIStatusError as err:
@@ -279,7 +335,7 @@ class Server:
             body = _parsed(content)
             error = _error_in(body)
             if error is None:
-                return _generation(body)
+                return _generation(body) if is_chat else _choice(body)
             status = _status_in(error, body)
         refused = _refused(error, asked) if status in (400, 422) else []
         if not refused:
@@ -287,9 +343,9 @@ class Server:
         # What it refuses is left out from now on only if that helps: a message may name a key for another reason.
         changes = {key: _SECOND_NAME.get(key) for key in refused}
         known = self._instead if instead is None else instead
-        generation = self._ask(client, request, known | changes)
+        answer = self._ask(request, known | changes)
         self._learn(changes)
-        return generation
+        return answer
 
     def _learn(self, changes: dict[str, str | None]) -> None:
         with self._lock:
@@ -337,6 +393,38 @@ class Server:
         fix = failure.fix or "see what the server logs and try again; what is done is kept"
         what = f"no answer from {self.base_url}{through_proxy(self.base_url)} ({why})"
         return UserError(what, f"{fix}{around_proxy(self.base_url)}", key="base_url")
+
+
+class Refusal(Exception):
+    """A request that the server will not answer, in its words."""
+
+
+class _Crew:
+    """Threads that put the requests to a server one by one.
+
+    done: (index of a request, its answer or its `_Failure`), as they come. stop: ends the work.
+    """
+
+    def __init__(self, server: Server, requests: Sequence[dict[str, Any]]):
+        self.done: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        self.stop = threading.Event()
+        self._server = server
+        self._todo: SimpleQueue[tuple[int, dict[str, Any]]] = SimpleQueue()
+        for job in enumerate(requests):
+            self._todo.put(job)
+        server.connect()  # here: the threads would make a client each
+        for _ in range(min(server.concurrency, len(requests))):
+            # A daemon: one that waits for a silent server does not hold up the end of the program.
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        """What one thread does: a request after the other, until there are no more."""
+        while not self.stop.is_set():
+            try:
+                i, request = self._todo.get_nowait()
+            except Empty:
+                return
+            self.done.put((i, self._server.answer(request, self.stop)))
 
 
 def _check_address(base_url: str) -> None:
@@ -484,6 +572,14 @@ def _generation(body: Any) -> Generation:
         return Generation("", f"error: ended by {reason}")
     # Thoughts and no answer behind them: it did not come to one.
     return Generation(text, "length" if kind in _CUT_OFF or (thought and not text) else "stop")
+
+
+def _choice(body: Any) -> dict[str, Any]:
+    """The one choice in a reply of the older completions. Raises: _Failure."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise _Failure("the reply is no completion")
+    return choices[0]
 
 
 def _text(content: Any) -> str:

@@ -13,9 +13,10 @@ from sdrrl_factory.files import fingerprint
 from sdrrl_factory.log import detail
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.checkpoint import check_checkpoint
-from sdrrl_factory.models.lm import LM, Generation, check_format
+from sdrrl_factory.models.lm import LM, Generation
+from sdrrl_factory.models.prompt_format import check_format
 from sdrrl_factory.models.remembered import RememberedModel, set_keys
-from sdrrl_factory.models.server import Server
+from sdrrl_factory.models.server import from_keys
 from sdrrl_factory.transfer.draw import rng
 from sdrrl_factory.transfer.exchanges import question
 from sdrrl_factory.transfer.filters import looping
@@ -155,15 +156,5 @@ def make(config: Generator, memory: Memory) -> RememberedModel:
         if not config.base_url:
             fix = "write one like http://localhost:8000/v1"
             raise UserError("backend server needs an address", fix, key="base_url")
-        server = Server(
-            config.base_url,
-            config.model,
-            api_key_env=config.api_key_env,
-            concurrency=config.concurrency,
-            timeout=config.timeout,
-            retries=config.retries,
-            extra_body=config.extra_body,
-            enable_thinking=config.enable_thinking,
-            chat_template_kwargs=config.chat_template_kwargs,
-        )
+        server = from_keys(config, config.base_url, config.model, config.enable_thinking, config.chat_template_kwargs)
         return RememberedModel(memory, config.model, server=server, settings=set_keys(extra_body=server.extra_body))

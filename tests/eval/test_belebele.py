@@ -1,5 +1,4 @@
 import json
-import random
 import re
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from sdrrl_eval.measure.metrics import letters
 from sdrrl_eval.measure.task import Part, Scored, Task
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.memory import Memory
-from sdrrl_factory.models.choices import NextToken, encode, groups
 from sdrrl_factory.models.lm import LM, Generation
 from sdrrl_factory.models.remembered import RememberedModel
 from tests.eval.conftest import task_of
@@ -59,105 +57,6 @@ def remembered(folder: Path, load) -> RememberedModel:
 
 def scored(part: Part, model: RememberedModel) -> Scored:
     return part.config.score(part, [], part.config.likelihoods(part, model, 4), 42)
-
-
-def random_prompts(seed: int, start: str = "") -> list[str]:
-    """Passages of one, two or three questions, in no order."""
-    rng = random.Random(seed)
-    words = (DATA / "spa_Latn.jsonl").read_text(encoding="utf-8").split()
-    prompts = []
-    for _ in range(6):
-        passage = " ".join(rng.choices(words, k=rng.randint(8, 40)))
-        prompts += [
-            f"{start}P: {passage}\nQ: {' '.join(rng.choices(words, k=rng.randint(1, 12)))}\nAnswer:"
-            for _ in range(rng.choice((1, 2, 2, 3)))
-        ]
-    rng.shuffle(prompts)
-    return prompts
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 50])
-@pytest.mark.parametrize("start", ["", "P: Un ejemplo que todos comparten.\nAnswer: A\n\n"])
-def test_choices_equal_a_float64_brute_force(lm, exact, batch_size, start):
-    prompts = random_prompts(batch_size, start)
-    expected = [one_by_one(exact, lm.tokenizer, prompt, ["A", "B"]) for prompt in prompts]
-    # "A" is one token of the tiny tokenizer, " A" is two: both ways of scoring.
-    assert [len(ids) for ids in encode(lm.tokenizer, prompts[:1], ["A", "B"])[1][0]] == [1, 1]
-    for found, row in zip(lm.choose(prompts, ["A", "B"], batch_size), expected, strict=True):
-        assert found == pytest.approx(row, abs=1e-4)
-    if not start and batch_size == 4:
-        expected = [one_by_one(exact, lm.tokenizer, prompt, CHOICES) for prompt in prompts]
-        assert {len(ids) for ids in encode(lm.tokenizer, prompts[:1], CHOICES)[1][0]} == {2}
-        for found, row in zip(lm.choose(prompts, CHOICES, batch_size), expected, strict=True):
-            assert found == pytest.approx(row, abs=1e-4)
-
-
-def test_a_passage_asked_about_twice_is_computed_once(lm):
-    import torch
-
-    prompts = random_prompts(3, "Un comienzo que todos comparten, con unas cuantas palabras.\n")
-    rows, tails = encode(lm.tokenizer, prompts, ["A", "B"])
-    everywhere, found = groups(rows)
-    once = everywhere + sum((shared - everywhere) + sum(len(rows[i]) - shared for i in some) for shared, some in found)
-    assert everywhere > 5 and max(len(some) for _, some in found) >= 2
-    computed = []
-    forward = lm.model.forward
-
-    class Counted(torch.nn.Module):
-        config, device, _is_stateful = lm.model.config, lm.model.device, False
-
-        def forward(self, input_ids, attention_mask, position_ids, past_key_values=None, use_cache=True):
-            computed.append(int(attention_mask[:, -input_ids.shape[1] :].sum()))
-            return forward(
-                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
-                past_key_values=past_key_values, use_cache=use_cache,
-            )  # fmt: skip
-
-    with torch.inference_mode():
-        score = NextToken(Counted(), rows, 4)
-        start = 0
-        while start < len(score.groups):
-            step = score.take(start, 4)
-            score(score.groups[start : start + step])
-            start += step
-    assert sum(computed) == once < sum(map(len, rows))
-
-
-def test_groups_are_neighbours_with_a_long_common_beginning():
-    a, b = list(range(100)), list(range(60)) + [7] * 20
-    rows = [[*a, 1], [*b, 2], [*a, 3], [9, 9]]
-    everywhere, found = groups(rows)
-    assert everywhere == 0
-    # b leaves the passage of a after 60 tokens: they still have those in common.
-    assert sorted((shared, sorted(some)) for shared, some in found) == [(0, [3]), (60, [0, 1, 2])]
-    assert groups([[1, 2, 3]]) == (0, [(0, [0])])
-    assert groups([[1, 2, 3], [1, 2, 3]]) == (2, [(2, [0]), (2, [1])])  # one token is always left
-
-
-def test_memory_that_runs_out_halves_the_batch(lm, monkeypatch, capsys):
-    prompts = random_prompts(5)
-    expected = lm.choose(prompts, ["A", "B"], 8)
-    call = NextToken.__call__
-
-    def small(self, batch):
-        if sum(len(some) for _, some in batch) > 1:
-            raise RuntimeError("out of memory")
-        return call(self, batch)
-
-    monkeypatch.setattr(NextToken, "__call__", small)
-    try:
-        for found, row in zip(lm.choose(prompts, ["A", "B"], 8), expected, strict=True):
-            assert found == pytest.approx(row, abs=1e-4)
-    finally:
-        lm._largest = None
-    assert "batch_size is now 1" in capsys.readouterr().out
-
-
-def test_nan_weights_are_one_line(tiny):
-    broken = LM(str(tiny))
-    broken.model.get_input_embeddings().weight.data[:] = float("nan")
-    with pytest.raises(UserError, match="model: the model answers NaN: its weights are damaged; export it again"):
-        broken.choose(["P: x\nAnswer:"], ["A", "B"], 2)
 
 
 def test_the_likelihood_task(lm, exact, tmp_path):

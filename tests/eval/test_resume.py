@@ -16,6 +16,7 @@ import pytest
 from sdrrl_factory.cli import main
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.memory import Memory
+from sdrrl_factory.models import remembered as remembered_model
 from sdrrl_factory.models.lm import LM, Generation
 from sdrrl_factory.models.remembered import RememberedModel
 from tests.conftest import BIN, ROOT
@@ -140,7 +141,9 @@ class Spy:
 
 
 @pytest.fixture
-def spy(lm):
+def spy(lm, monkeypatch):
+    # Each batch is kept by itself.
+    monkeypatch.setattr(remembered_model, "_KEPT", 1)
     return Spy(lm)
 
 

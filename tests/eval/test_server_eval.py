@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,9 @@ from sdrrl_factory.cli import main
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models import server as client
 from sdrrl_factory.models.lm import LM
+from tests.conftest import ROOT
 from tests.eval.conftest import task_of
+from tests.test_served import Completions
 
 pytest.importorskip("openai", reason="needs openai: pip install 'sdrrl-factory[server]'")
 KEY = "sk-very-secret-0123456789"
@@ -220,6 +223,64 @@ def test_a_reasoning_model_is_scored_by_its_answer(files, serve):
     assert b"think>" not in predictions(files)["belebele.spa.jsonl"]
 
 
+@pytest.mark.parametrize("kind", ["vllm", "old-vllm"])
+def test_likelihoods_from_a_server_are_those_in_process(files, checkpoint, kind, tmp_path):
+    """200 questions and the losses, by two of its dialects; a second run asks nothing."""
+    lines = (ROOT / "data/heldout/sentences/spa_Latn.devtest").read_text(encoding="utf-8").splitlines()
+    draw = random.Random(5)
+    with (files / "spa_Latn.jsonl").open("w", encoding="utf-8") as f:
+        for i in range(200 if kind == "vllm" else 8):
+            row = {"link": f"p{i // 2}", "question_number": i % 2 + 1, "flores_passage": lines[i // 2 % len(lines)]}
+            row |= {"question": draw.choice(lines)[:30], "correct_answer_num": str(draw.randint(1, 4))}
+            row |= {f"mc_answer{k}": draw.choice(draw.choice(lines).split()) for k in range(1, 5)}
+            f.write(json.dumps(row) + "\n")
+    tasks = [
+        task_of(task="belebele", path=str(files / "spa_Latn.jsonl"), langs=["spa"]),
+        task_of(task="text_loss", path=str(files / "flores"), langs=["spa"]),
+        task_of(task="instructions", path=str(files / "instructions.{lang}.jsonl"), langs=["spa"]),
+    ]
+    fake = Completions(kind, Path(checkpoint), lambda prompt: ("Sí.", "stop"))
+    with fake.serving():
+        keys = ServerConfig(base_url=fake.url, concurrency=4, tokenizer=checkpoint)
+        remote = runner.run(recipe(files, fake.url, *tasks, server=keys), "r.yaml")
+        letters = [json.loads(line) for line in predictions(files)["belebele.spa.jsonl"].splitlines()]
+        asked = len(fake.requests)
+        assert runner.run(recipe(files, fake.url, *tasks, server=keys), "r.yaml")["scores"] == remote["scores"]
+        assert len(fake.requests) == asked
+    local = runner.run(recipe(files, "", *tasks, model=checkpoint, server=None), "r.yaml")
+    own = [json.loads(line) for line in predictions(files)["belebele.spa.jsonl"].splitlines()]
+    assert [row["letter"] for row in letters] == [row["letter"] for row in own]
+    assert len({row["letter"] for row in own}) > 1
+    for ours, theirs in zip(letters, own, strict=True):
+        assert ours["logprobs"] == pytest.approx(theirs["logprobs"], abs=1e-4)
+    by_metric = {score["metric"]: score["value"] for score in local["scores"]}
+    for score in remote["scores"]:
+        if score["metric"] != "chrf":  # of what the server says, which is not the model's
+            assert score["value"] == pytest.approx(by_metric[score["metric"]], rel=1e-4)
+    assert remote["decoding"]["tokenizer"] == checkpoint
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "expected"),
+    [
+        ("llama.cpp", dict(task="text_loss", path="flores"),
+         "^tasks.0: text_loss needs the likelihoods of texts, and the server tells those of next tokens; remove"),
+        ("llama.cpp", dict(task="instructions", path="instructions.{lang}.jsonl"), r".*; set metrics: \[chrf\]$"),
+        ("chat", dict(task="text_loss", path="flores"), r"^server.base_url: .* gives no likelihoods \(echo: 404.*; ev"),
+    ],
+)  # fmt: skip
+def test_likelihoods_that_a_server_has_not_are_one_line_before_anything_is_asked(
+    files, checkpoint, kind, task, expected
+):
+    fake = Completions(kind, Path(checkpoint), lambda prompt: pytest.fail("asked"))
+    with fake.serving():
+        keys = ServerConfig(base_url=fake.url, tokenizer=checkpoint)
+        path = str(files / task.pop("path"))
+        with pytest.raises(UserError, match=expected) as caught:
+            runner.run(recipe(files, fake.url, task_of(path=path, langs=["spa"], **task), server=keys), "r.yaml")
+    assert "\n" not in str(caught.value)
+
+
 def test_no_server_is_one_line(files):
     with pytest.raises(UserError, match="^server.base_url: no answer from http://127.0.0.1:9/v1 .cannot be reached"):
         runner.run(recipe(files, "http://127.0.0.1:9/v1"), "r.yaml")
@@ -228,12 +289,7 @@ def test_no_server_is_one_line(files):
 @pytest.mark.parametrize(
     ("keys", "server", "expected"),
     [
-        (
-            dict(task="text_loss", path="flores"),
-            {},
-            "^tasks.0: text_loss needs likelihoods, which a server does",
-        ),
-        (dict(task="instructions"), {}, r"^tasks.0: instructions needs .*; set metrics: \[chrf\]$"),
+        (dict(task="text_loss", path="flores"), {}, "^server.tokenizer: the tokenizer .* cannot be loaded from some-m"),
         (dict(), dict(template="smollm2"), "^template: a server has its own template; remove it, or"),
         (
             dict(),

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from sdrrl_factory.errors import UserError
-from sdrrl_factory.memory import Memory
+from sdrrl_factory.memory import Memory, key_of, kind_of
 from sdrrl_factory.models import server as module
 from sdrrl_factory.models.lm import LM, Generation
 from sdrrl_factory.models.remembered import RememberedModel
@@ -582,3 +582,27 @@ def test_llamafactorys_own_server_says_what_the_model_says_in_process(llamafacto
     assert there.translate(segments, "spa", "eng") == here.translate(segments, "spa", "eng")
     draws = there._model._server.chat(users("Hola."), 12, 1.0, seeds=[3])
     assert draws[0].finish in ("stop", "length")
+
+
+def test_a_refused_temperature_shapes_no_answer_and_no_key(serve, tmp_path):
+    """Answers under the server's own temperature are not kept as those at 0, and the next run finds them."""
+
+    def answer(request, n):
+        if "temperature" in request:
+            return 400, {"error": {"message": "Unsupported parameter: 'temperature'", "param": "temperature"}}, {}
+        return echo(request, n)
+
+    fake = serve(answer)
+
+    def ask():
+        with Memory(tmp_path / "memory.sqlite") as memory:
+            model = RememberedModel(memory, "some-model", server=client(fake.url))
+            answers = model.generate(["a", "b", "c"], 9, 2)
+            kind = kind_of("generate", **model.identity, max_new_tokens=9, temperature=0.0)
+            keys = [key_of(["", text, None]) for text in "abc"]
+            return answers, memory.get(kind, keys), model.left_out()
+
+    first = ask()
+    assert first == ([Generation(text, "stop") for text in "ABC"], {}, {"temperature"})
+    asked = len(fake.asked)
+    assert ask() == first and len(fake.asked) == asked

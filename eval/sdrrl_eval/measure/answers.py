@@ -3,18 +3,21 @@
 import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 from sdrrl_eval.measure import checkpoint
 from sdrrl_eval.measure.limits import Cut
 from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.engine import Engine
-from sdrrl_factory.errors import under
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.memory import Memory
-from sdrrl_factory.models.lm import LM
+from sdrrl_factory.models.likelihoods import Likelihoods
+from sdrrl_factory.models.lm import computed_in
 from sdrrl_factory.models.remembered import RememberedModel, set_keys
-from sdrrl_factory.models.server import Server
+from sdrrl_factory.models.served import ServedLikelihoods
+from sdrrl_factory.models.server import from_keys
 
 _AT_A_TIME = 256  # texts whose lengths are kept together
 
@@ -33,19 +36,11 @@ class Answers(RememberedModel):
         settings = set_keys(enable_thinking=config.enable_thinking, chat_template_kwargs=config.chat_template_kwargs)
         if config.server:
             with under("server"):
-                server = Server(
-                    config.server.base_url,
-                    config.model,
-                    api_key_env=config.server.api_key_env,
-                    concurrency=config.server.concurrency,
-                    timeout=config.server.timeout,
-                    retries=config.server.retries,
-                    extra_body=config.server.extra_body,
-                    **settings,
-                )
+                server = from_keys(config.server, config.server.base_url, config.model, **settings)
                 settings = set_keys(extra_body=server.extra_body)
         else:
             checkpoint.check(config)
+            settings |= set_keys(precision=computed_in(config.precision))
         memory.open()
         super().__init__(
             memory,
@@ -58,10 +53,37 @@ class Answers(RememberedModel):
             report=_progress,
             settings=settings,
             engine=engine,
+            tokenizer=config.server.tokenizer if config.server else None,
         )
 
-    def _load(self) -> LM:
-        return checkpoint.load(self._config)
+    def _load(self) -> Likelihoods:
+        config = self._config
+        if not self._server or not config.server:
+            return checkpoint.load(config)
+        tokenizer = config.server.tokenizer or config.model
+        return ServedLikelihoods(self._server, tokenizer, config.enable_thinking, config.chat_template_kwargs)
+
+    def check_likelihoods(self) -> None:
+        """Ask a server how it tells likelihoods before it is asked for hours of answers, where a task needs them.
+
+        Raises: UserError about the key "server", or about a task that needs others.
+        """
+        for i, task in enumerate(self._config.tasks if self._server else []):
+            fix = task.without_likelihoods()
+            if fix:
+                [way] = self.remember("way of likelihoods", self._asked_by(), "", [""], self._ways, 1)
+                if way == "next" and task.needs_losses():
+                    what = f"{task.task} needs the likelihoods of texts, and the server tells those of next tokens"
+                    raise UserError(what, fix, key=f"tasks.{i}")
+
+    def _ways(self, _: list[str]) -> list[str]:
+        assert isinstance(self.likelihoods, ServedLikelihoods)
+        return [self.likelihoods.way]
+
+    def remember(self, *args: Any, **settings: Any) -> list:
+        """As `RememberedModel.remember`; what is wrong with a server is said under its group."""
+        with under("server") if self._server else nullcontext():
+            return super().remember(*args, **settings)
 
     def release(self) -> None:
         """Let go of the model, if it was loaded: memory is free for COMET, or for the next checkpoint."""

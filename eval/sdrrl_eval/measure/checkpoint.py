@@ -34,6 +34,7 @@ def load(config: EvalConfig) -> LM:
             config.adapter,
             enable_thinking=config.enable_thinking,
             chat_template_kwargs=config.chat_template_kwargs,
+            precision=config.precision,
         )
     except UserError:
         raise

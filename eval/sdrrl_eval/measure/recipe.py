@@ -21,7 +21,7 @@ from sdrrl_eval.resampling import SEED
 from sdrrl_factory.engine import EngineKeys
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.memory import beside
-from sdrrl_factory.models.lm import check_format
+from sdrrl_factory.models.prompt_format import check_format
 from sdrrl_factory.recipe import Group
 
 
@@ -101,6 +101,8 @@ class ServerConfig(Group):
     """Tries after 429, 5xx, timeouts and broken connections, with growing waits."""
     extra_body: dict[str, JsonValue] = {}
     """Further keys of every request to the server, as they are."""
+    tokenizer: str | None = None
+    """The checkpoint's tokenizer, a folder or a hub id, where likelihoods are asked for; null: `model`."""
 
 
 class CheckpointKeys(Group):
@@ -151,6 +153,9 @@ class EvalConfig(Group):
     """What is done with a prompt that is longer than the context: its article is cut, or the item left out."""
     batch_size: int = Field(default=16, ge=1)
     """A batch halves itself when memory runs out."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    """What the model computes in; auto: bfloat16 on a CPU that multiplies in it, else as null. null: the checkpoint's
+    own, and float32 for float16 on a CPU."""
     engine: EngineKeys = Field(default_factory=EngineKeys)
     seed: int = Field(default=SEED, ge=0)
     """Draws the items of `max_samples` and the bootstrap intervals."""

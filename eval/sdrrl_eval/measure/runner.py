@@ -99,6 +99,7 @@ def ask(config: EvalConfig, parts: Sequence[Part]) -> Answered:
 def _ask_on(engine: Engine, config: EvalConfig, parts: Sequence[Part]) -> Answered:
     started = time.time()
     model = Answers(config, engine)
+    model.check_likelihoods()
     fits = [fit(part, model, config.long_prompts) for part in parts]
     for fitting in fits:
         if not fitting.part.items:
@@ -181,9 +182,6 @@ def read_plan(config: EvalConfig, scoring: bool = True) -> Plan:
     for i, task in enumerate(config.tasks):
         with under(f"tasks.{i}"):
             if scoring:
-                fix = task.without_likelihoods()
-                if config.server and fix:
-                    raise UserError(f"{task.task} needs likelihoods, which a server does not give", fix)
                 task.check()
             with recording() as paths:
                 read = task.read()
@@ -367,6 +365,10 @@ def _decoding(config: EvalConfig, model: Answers) -> dict[str, Any]:
     how |= {"draw": config.draw} if config.max_samples else {}
     how |= set_keys(enable_thinking=config.enable_thinking, chat_template_kwargs=config.chat_template_kwargs)
     how |= set_keys(extra_body=config.server.extra_body) if config.server else {}
+    if "temperature" in model.left_out():
+        how["strategy"] = "the server's own: it refuses a temperature"
+    if config.server and any(task.without_likelihoods() for task in config.tasks):
+        how["tokenizer"] = config.server.tokenizer or config.model
     return how | ({"server": config.server.base_url} if config.server else model.conditions())
 
 

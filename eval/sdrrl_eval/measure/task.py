@@ -63,6 +63,10 @@ class Task(Group):
         """What to change in the recipe for a model that gives no likelihoods, as a server; "" if none are asked."""
         return ""
 
+    def needs_losses(self) -> bool:
+        """Whether the likelihoods are of texts, and not of the next token alone."""
+        return bool(self.without_likelihoods())
+
     def libraries(self) -> dict[str, str]:
         """Name -> version of the libraries that its numbers depend on, besides those of every evaluation."""
         return {}

@@ -13,9 +13,10 @@ from sdrrl_factory.files import fingerprint, sha256
 from sdrrl_factory.languages import LANGUAGES
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.checkpoint import check_checkpoint
-from sdrrl_factory.models.lm import LM, Generation, check_format
+from sdrrl_factory.models.lm import LM, Generation
+from sdrrl_factory.models.prompt_format import check_format
 from sdrrl_factory.models.remembered import RememberedModel, set_keys
-from sdrrl_factory.models.server import Server
+from sdrrl_factory.models.server import from_keys
 from sdrrl_factory.transfer.recipe import Translator
 from sdrrl_factory.transfer.translate.engine import NoTranslation
 
@@ -37,15 +38,8 @@ class Chat:
         server = None
         thinking = set_keys(enable_thinking=config.enable_thinking, chat_template_kwargs=config.chat_template_kwargs)
         if config.base_url:
-            server = Server(
-                config.base_url,
-                config.model,
-                api_key_env=config.api_key_env,
-                concurrency=config.concurrency,
-                timeout=config.timeout,
-                retries=config.retries,
-                extra_body=config.extra_body,
-                **thinking,
+            server = from_keys(
+                config, config.base_url, config.model, config.enable_thinking, config.chat_template_kwargs
             )
             self._settings = set_keys(extra_body=server.extra_body)
         else:

@@ -8,7 +8,6 @@ a choice's log-probability by its characters. `mode: generate` reads the letter 
 
 import hashlib
 import string
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from sdrrl_eval.measure.metrics.letters import paper_letter, written_letter
@@ -23,7 +22,6 @@ from sdrrl_factory.models.remembered import RememberedModel
 
 _CHOICES = "choices"  # of `fields`
 _LETTERS = string.ascii_uppercase[:10]
-_KEPT = 8  # batches of questions that are kept at a time
 
 
 class MultipleChoice(RowTask):
@@ -46,6 +44,9 @@ class MultipleChoice(RowTask):
 
     def without_likelihoods(self) -> str:
         return "" if self.mode == "generate" else "set mode: generate"
+
+    def needs_losses(self) -> bool:
+        return self._by_text
 
     def zero_shot(self) -> list[Part]:
         """One part a language."""
@@ -123,48 +124,16 @@ class MultipleChoice(RowTask):
         """[items][choices]: the log-probability of each behind the item's prompt; [] in mode generate."""
         if self.mode == "generate":
             return []
-        if self.by == "text":
-            return self._of_texts(part, model, batch_size)
-        prompts = [self.question(part, item) for item in part.items]
-        # A passage's questions go together: the passage is then computed once.
-        by_passage: dict[str, list[str]] = {}
-        for item, prompt in zip(part.items, prompts, strict=True):
-            by_passage.setdefault(item.group or item.id, []).append(prompt)
-        groups = [tuple(group) for group in by_passage.values()]
-        choices = [f" {letter}" for letter in _LETTERS[: len(_choices_of(part.items[0]))]]
+        questions = [(self.question(part, item), self._behind(part, item)) for item in part.items]
+        return model.choose(questions, batch_size, f"questions of {part.name}")
 
-        def compute(batch: list[tuple[str, ...]]) -> list[list[list[float]]]:
-            flat = model.model.choose([prompt for group in batch for prompt in group], choices, batch_size)
-            rounded: Iterator[list[float]] = ([round(value, 6) for value in row] for row in flat)
-            return [[next(rounded) for _ in group] for group in batch]
-
-        values = model.remember(
-            "choose",
-            {"choices": choices},
-            f"passages of {part.name}",
-            groups,
-            compute,
-            _KEPT * batch_size,
-            lambda group: len(group[0]),  # letters stand for tokens, near enough: the longest come first
-        )
-        by_prompt: dict[str, list[float]] = {}
-        for group, rows in zip(groups, values, strict=True):
-            by_prompt |= zip(group, rows, strict=True)
-        return [by_prompt[prompt] for prompt in prompts]
-
-    def _of_texts(self, part: Part, model: RememberedModel, batch_size: int) -> list[list[float]]:
-        """Of the choices themselves, behind a blank where the prompt has none at its end."""
+    def _behind(self, part: Part, item: Item) -> list[str]:
+        """What may stand behind the prompt: letters, or the choices behind a blank where the prompt has none."""
+        choices = _choices_of(item)
+        if self.by == "letter":
+            return [f" {letter}" for letter in _LETTERS[: len(choices)]]
         blank = "" if part.prompt[-1:].isspace() else " "
-        asked = [
-            [self.question(part, item), [f"{blank}{choice}" for choice in _choices_of(item)]] for item in part.items
-        ]
-
-        def compute(batch: list[list]) -> list[list[float]]:
-            rows = [model.model.choose([prompt], choices, batch_size)[0] for prompt, choices in batch]
-            return [[round(value, 6) for value in row] for row in rows]
-
-        what = f"questions of {part.name}"
-        return model.remember("choose text", {}, what, asked, compute, batch_size, lambda one: len(one[0]))
+        return [f"{blank}{choice}" for choice in choices]
 
     # --- scores
 
