@@ -96,7 +96,7 @@ def progress(what: str, total: int, unit: str = "records", known: int = 0) -> It
             bar.add_task(what, total=total or None)
             yield meter
         if total or meter.done:
-            tell(f"{what:9} {meter.done:,} {unit} in {meter.seconds:.1f} s{meter.note}")
+            tell(f"{what:9} {f'{meter.done:,} {unit}'.rstrip()} in {meter.seconds:.1f} s{meter.note}")
     finally:
         ended.set()
         watcher.end()

@@ -1,7 +1,6 @@
 """What the model under evaluation says: each answer and loss is kept as it comes, so a killed evaluation goes on."""
 
 import gc
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -12,6 +11,7 @@ from sdrrl_eval.measure.limits import Cut
 from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory.engine import Engine
 from sdrrl_factory.errors import UserError, under
+from sdrrl_factory.log import say
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models.likelihoods import Likelihoods
 from sdrrl_factory.models.lm import computed_in
@@ -144,13 +144,9 @@ class Answers(RememberedModel):
 
 @contextmanager
 def _progress(what: str, total: int, remembered: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, one plain line elsewhere."""
-    if not sys.stdout.isatty():
-        print(f"{total} {what}, {remembered} known" if remembered else f"{total} {what}", flush=True)
-        yield lambda count: None
-        return
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+    """How many there are, and then how far they are."""
+    from sdrrl_factory.progress import progress
 
-    with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task(what, total=total, completed=remembered)
-        yield lambda count: bar.advance(task, count)
+    say(f"{total} {what}, {remembered} known" if remembered else f"{total} {what}")
+    with progress(what, total, "", remembered) as meter:
+        yield meter.advance

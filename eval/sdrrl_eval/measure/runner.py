@@ -25,6 +25,7 @@ from sdrrl_eval.measure.task import Asking, Part, PromptedTask, Scored, Task
 from sdrrl_factory.engine import Engine, connect
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import atomic_write, recording, refuse_foreign, sha256_file, write_jsonl
+from sdrrl_factory.log import is_quiet, log_file, say, warn
 from sdrrl_factory.models.checkpoint import model_hash
 from sdrrl_factory.models.hub import local_folder
 from sdrrl_factory.models.lm import Generation
@@ -77,15 +78,16 @@ def run(
     # 1. What can be wrong without a model: the keys, the files, what the scores need, the output.
     whole = read_plan(config)
     out = writable(config.output_dir, whole.parts)
-    overlap = overlap_of(whole.parts, training_files, overlap_list or str(out / "overlap.jsonl"))
-    # 2. All that the model is asked; it leaves memory before COMET comes.
-    answered = ask(config, whole.parts)
-    # 3. The scores.
-    results = write_scores(answered, whole, recipe_path, overlap)
-    _print_scores(results["scores"])
-    print(f"scores: {out / 'results.json'}")
-    print_missing([results])
-    return results
+    with log_file(out / "eval.log", f"sdrrl {sdrrl_factory.__version__} eval {recipe_path}"):
+        overlap = overlap_of(whole.parts, training_files, overlap_list or str(out / "overlap.jsonl"))
+        # 2. All that the model is asked; it leaves memory before COMET comes.
+        answered = ask(config, whole.parts)
+        # 3. The scores.
+        results = write_scores(answered, whole, recipe_path, overlap)
+        _print_scores(results["scores"])
+        say(f"scores: {out / 'results.json'}")
+        print_missing([results])
+        return results
 
 
 def ask(config: EvalConfig, parts: Sequence[Part]) -> Answered:
@@ -143,7 +145,7 @@ def write_scores(
             conditions[part.name]["overlap"] = overlap[0].counts(part)
         write_jsonl(out / "predictions" / f"{part.name}.jsonl", rows)
         scores += [_with_remarks(score, rows, fitting) for score in part_scores]
-        print(", ".join([f"{part.name}: {len(rows)} items", *_troubles(fitting, answers)]), flush=True)
+        say(", ".join([f"{part.name}: {len(rows)} items", *_troubles(fitting, answers)]))
     results = {
         "model": f"{config.model} + {config.adapter}" if config.adapter else config.model,
         "model_hash": None if config.server else model_hash(config.model, config.adapter),
@@ -252,7 +254,7 @@ def _without_overlap(
     """The part's scores without the items that overlap; none where all of them do."""
     kept = overlap.kept(part)
     if not kept:
-        print(f"{part.name}: all {len(part.items)} items overlap, no score without them")
+        say(f"{part.name}: all {len(part.items)} items overlap, no score without them")
         return []
     left = replace(part, items=[part.items[i] for i in kept])
     left_answers = [answers[i] for i in kept] if answers else []
@@ -356,7 +358,7 @@ def print_missing(evaluations: Sequence[Mapping[str, Any]]) -> None:
     """Say that a score is not yet what it will be."""
     missing = sum(map(missing_answers, evaluations))
     if missing:
-        print(f"{missing} answers did not come and are scored as empty; the same command asks for them again")
+        warn(f"{missing} answers did not come and are scored as empty; the same command asks for them again")
 
 
 def _decoding(config: EvalConfig, model: Answers) -> dict[str, Any]:
@@ -411,7 +413,8 @@ def _print_scores(scores: list[dict[str, Any]]) -> None:
         row = (label(score["task"], score["metric"]), direction(score))
         other = _cells(dropped[row]) if row in dropped else ("", "", "") if dropped else ()
         table.add_row(*row, *_cells(score), *other, *([remarks.words(score)] if has_remarks else []))
-    console().print(table)
+    if not is_quiet():
+        console().print(table)
 
 
 def _cells(score: dict[str, Any]) -> tuple[str, str, str]:
