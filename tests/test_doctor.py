@@ -13,9 +13,9 @@ import pytest
 from sdrrl_factory.cli import main
 from sdrrl_factory.doctor import installed
 from sdrrl_factory.doctor.command import show
-from sdrrl_factory.doctor.finding import Finding, attempt
-from sdrrl_factory.doctor.needs import _server, needs
-from sdrrl_factory.recipe import Recipe, kind_of, read
+from sdrrl_factory.doctor.finding import Finding
+from sdrrl_factory.doctor.needs import needs
+from sdrrl_factory.recipe import kind_of, read
 from sdrrl_factory.shipped import recipes
 from tests.conftest import ROOT, command, write_rows
 
@@ -170,6 +170,9 @@ def test_a_prepare_recipe_that_has_all_it_needs(prepare):
         ("generator.model=models/none", "generator model", "mend the path"),
         ("generator.model=some/model", "generator model", "HF_HUB_OFFLINE"),
         ("generator.backend=server", "generator", "http://localhost:8000/v1"),
+        ("generator.template=smolm2", "generator model", "did you mean smollm2?"),
+        ("generator.template=gemma", "generator model", "has no token <end_of_turn>"),
+        ("translator.backend=nllb", "translator model", "HF_HUB_OFFLINE"),
         ("target_lang=fin", "translator", "apt-cache search apertium-"),
         ("translator.backend=ctranslate2", "translator", "sdrrl convert-model"),
         ("translator.backend=chat", "translator", "name one"),
@@ -186,14 +189,23 @@ def test_what_a_prepare_recipe_lacks(prepare, override, row, said):
     assert said in found[row].detail + found[row].fix
 
 
-def test_a_server_is_asked_whether_it_is_there():
-    recipe = Recipe({}, "r.yaml", {"server.base_url": "r.yaml:3"})
+def test_a_server_is_asked_whether_it_is_there(prepare):
+    keys = [*prepare, "generator.backend=server"]
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
-        assert attempt(recipe, "server", _server, address, "server").state == "ok"
-    finding = attempt(recipe, "server", _server, address, "server.base_url")
-    assert finding.state == "no" and "start the server" in finding.fix
-    assert finding.detail.startswith(f"r.yaml:3: server.base_url: {address}: nobody answers")
+        found = findings(RECIPES["prepare/demo_spa"], *keys, f"generator.base_url={address}")
+    assert found["generator server"] == Finding("ok", "generator server", f"{address} answers")
+    found = findings(RECIPES["prepare/demo_spa"], *keys, f"generator.base_url={address}")["generator server"]
+    assert found.state == "no" and "start the server" in found.fix
+    assert f"generator.base_url: {address}: nobody answers" in found.detail
+
+
+def test_what_no_set_needs_is_not_asked_for(prepare):
+    found = findings(RECIPES["prepare/demo_spa"], *prepare, "sampling.keep_ground_truth=1.0", "generator.model=none")
+    assert not [name for name in found if name.startswith("generator")]
+    keys = ["systems=[sft]", "translator.backend=nllb", "language_id.model=none.bin", "code_switch.dictionary=none"]
+    found = findings(RECIPES["prepare/demo_spa"], *prepare, *keys)
+    assert set(found) == {"keys", "folders", "instructions"} and {f.state for f in found.values()} == {"ok"}
 
 
 @pytest.fixture
@@ -267,9 +279,45 @@ def test_what_is_no_recipe_is_one_line(text, tmp_path, capsys):
     assert "no recipe" in err and err.count("\n") == 1
 
 
-def test_a_terminal_gets_a_table(capsys, monkeypatch):
+def test_a_terminal_gets_colours(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    show([Finding("no", "plugin", "off [x]", "do this")], "here")
+    assert show([Finding("no", "plugin", "off [x]", "do this"), Finding("ok", "Python", "3")], "here") == 1
     out = capsys.readouterr().out
-    assert "fix" in out and "off [x]" in out and "do this" in out and "\x1b[" in out
+    assert "fix: do this" in out and "off [x]" in out and "\x1b[" in out
+
+
+def test_lines_are_told_as_they_are_found(capsys):
+    told = []
+
+    def findings_so_far():
+        for what in ("one", "two"):
+            yield Finding("ok", what, "there")
+            told.append(capsys.readouterr().out)
+
+    show(findings_so_far(), "here")
+    assert told == ["here:\nok  one                there\n", "ok  two                there\n"]
+
+
+@pytest.mark.parametrize("name", ["prepare/demo_spa", "eval/demo_spa"])
+def test_neither_torch_nor_llamafactory_is_imported_for_these_recipes(name):
+    code = "import sys\nfrom sdrrl_factory.cli import main\n"
+    code += f"main(['doctor', '{name}'])\nprint(*{{'torch', 'transformers', 'llamafactory'}} & sys.modules.keys())"
+    lines = command(sys.executable, "-c", code).stdout.splitlines()
+    assert lines[-1] == "" and lines[-2].endswith(("all there", "to mend"))
+    assert not any(line.startswith("no") for line in lines[: lines.index(f"{name.split('/')[0]} recipe {name}:")])
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"a": {"file_name": ["a.jsonl", "b.jsonl"]}}, "file_name of a is"),
+        ({"a": {"file_name": 3}}, "file_name of a is 3"),
+        ({"a": ["a.jsonl"]}, "no entry a"),
+        ([{"a": {}}], "no JSON object"),
+    ],
+)
+def test_entries_of_another_shape_are_a_line(train, tmp_path, entries, said):
+    (tmp_path / "dataset_info.json").write_text(json.dumps(entries))
+    found = findings(RECIPES["train/demo_spa_sdrrl"], *train)["data a"]
+    assert found.state == "no" and said in found.detail and found.fix

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.log import count, detail
 from sdrrl_factory.memory import Memory, translation_kind
 from sdrrl_factory.text import around, kept, normal, pieces, with_case
 from sdrrl_factory.transfer.stage import Hop
@@ -164,6 +165,8 @@ class Engine:
         except Exception as err:
             mistake = " ".join(f"{type(err).__name__}: {err}".split())[:200]
         if mistake and len(segments) == 1:
+            count("failures")
+            detail(f"translator: {mistake}: {segments[0][:100]}")
             return {}, {segments[0]: mistake}
         if mistake:
             middle = len(segments) // 2
