@@ -37,10 +37,15 @@ class Checkpoint:
     config: EvalConfig
 
     def parts(self, parts: Sequence[Part]) -> list[Part]:
-        """What it is measured on: what concerns its language, and English, which all came from."""
-        if self.lang is None:
-            return list(parts)
-        return [part for part in parts if {part.source_lang, part.target_lang} - {ENGLISH, None} <= {self.lang}]
+        """What it is measured on: what concerns its language, and English where the task has both, or English alone."""
+        return [part for part in parts if self.lang is None or self._is_asked(part)]
+
+    def _is_asked(self, part: Part) -> bool:
+        languages = {part.source_lang, part.target_lang} - {ENGLISH, None}
+        if languages:
+            return languages == {self.lang}
+        others = {lang.code for lang in part.config.languages()} - {ENGLISH}
+        return not others or self.lang in others
 
 
 def run(

@@ -16,6 +16,7 @@ from sdrrl_factory.recipe import Recipe, load
 
 if TYPE_CHECKING:
     from sdrrl_eval.measure.recipe import EvalConfig
+    from sdrrl_eval.measure.task import Part
     from sdrrl_factory.transfer.recipe import PrepareConfig
 
 
@@ -227,7 +228,24 @@ def _task(config: "EvalConfig", i: int) -> str:
         # The one task of this plan is another one of the recipe's.
         err.key = f"tasks.{i}{err.key.removeprefix('tasks.0')}" if err.key.startswith("tasks.0") else err.key
         raise
-    return f"{config.tasks[i].path}: {sum(len(part.items) for part in parts)} items"
+    return f"{config.tasks[i].path}: {sum(len(part.items) for part in parts)} items{_too_long(config, parts)}"
+
+
+def _too_long(config: "EvalConfig", parts: list["Part"]) -> str:
+    """In words, how many prompts the context of a checkpoint that is here has no room for; "" where all fit."""
+    from sdrrl_eval.measure.checkpoint import Lengths
+    from sdrrl_eval.measure.limits import too_long
+    from sdrrl_factory.models.hub import local_folder
+
+    if config.server or not config.model or local_folder(config.model) is None:
+        return ""
+    try:
+        lengths = Lengths(config.model)
+    except Exception:  # what a broken checkpoint raises; what is wrong with it is told of the model
+        return ""
+    count = sum(len(too_long(part, lengths)) for part in parts)
+    how = "cut at the article's end or left out" if config.long_prompts == "cut" else "left out"
+    return f"; {count} prompts longer than the context of {lengths.window()[0]} tokens: {how}" if count else ""
 
 
 # --- of several kinds

@@ -1,5 +1,6 @@
 """The checkpoint under evaluation: what is wrong with it, before a score is computed from it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,25 @@ def context_length(config: Any) -> int | None:
         return length
     # YaRN says what it was trained on; linear and dynamic scaling stretch what the config has.
     return int(scaling.get("original_max_position_embeddings", length) * scaling["factor"])
+
+
+class Lengths:
+    """How long prompts are for a checkpoint, by its tokenizer and config.json, without its weights.
+
+    The prompt format is not counted: it may make a few more prompts too long.
+    """
+
+    def __init__(self, model: str):
+        from transformers import AutoConfig, AutoTokenizer
+
+        self._tokenizer, self._config = AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model)
+
+    def window(self) -> tuple[int | None, int]:
+        return context_length(self._config), 0
+
+    def lengths(self, texts: Sequence[str], system: str | None) -> list[int]:
+        whole = [(system or "") + text for text in texts]
+        return [len(ids) for ids in self._tokenizer(whole)["input_ids"]] if whole else []
 
 
 def _check_tokenizer(lm: LM, model: str) -> None:

@@ -8,6 +8,7 @@ from sdrrl_factory.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from sdrrl_eval.measure.answers import Answers
+    from sdrrl_eval.measure.checkpoint import Lengths
 
 # How many times the tokens of a Latin script the same text takes, for a model made for English. All references of
 # FLORES-200's devtest in 19 languages fit into 256 times this with SmolLM2's vocabulary: Vietnamese takes 252 tokens,
@@ -60,9 +61,36 @@ def fit(part: Part, model: "Answers", policy: Policy) -> Fit:
     The field cuts the article (a news text, a passage) at its end, never the instruction or the question. What no
     cutting makes fit is left out, and with "leave_out" whatever is too long; it may be all.
     """
-    context, added = model.window()
+    context, _ = model.window()
     if context is None:
         return Fit(part, None)
+    reserves = too_long(part, model)
+    system = part.system_prompt if part.is_asked else None
+    # Their articles, cut as little as possible.
+    cuts = {}
+    for i in reserves:
+        article = part.items[i].texts.get(part.config.article, "")
+        before, is_there, after = _asked(part, part.items[i]).rpartition(article) if article else ("", "", "")
+        if is_there and policy == "cut":
+            cuts[i] = Cut(before, article, after, context - reserves[i], system)
+    letters = dict(zip(cuts, model.letters_that_fit(list(cuts.values())), strict=True))
+    items, cut, left_out = [], set(), set()
+    for i, item in enumerate(part.items):
+        if i in reserves and letters.get(i, -1) <= 0:
+            left_out.add(item.id)
+            continue
+        if i in reserves:
+            item = _shortened(item, part.config.article, cuts[i], letters[i])
+            cut.add(item.id)
+        items.append(item)
+    return Fit(replace(part, items=items), context, frozenset(cut), frozenset(left_out))
+
+
+def too_long(part: Part, model: "Answers | Lengths") -> dict[int, int]:
+    """Index of each item that does not fit -> how many tokens must be free behind its prompt."""
+    context, added = model.window()
+    if context is None:
+        return {}
     system = part.system_prompt if part.is_asked else None
     added += len((system or "").encode())
     # 1. Those that may be too long. A token is at least a byte, so a short text need not be cut into tokens.
@@ -76,25 +104,7 @@ def fit(part: Part, model: "Answers", policy: Policy) -> Fit:
     lengths = model.lengths([prompts[i] for i in suspects], system)
     scored = model.lengths([_scored(part, part.items[i]) for i in suspects], None)
     reserves = {i: max(_answer_tokens(part), n) for i, n in zip(suspects, scored, strict=True)}
-    too_long = {i for i, n in zip(suspects, lengths, strict=True) if n + reserves[i] > context}
-    # 3. Their articles, cut as little as possible.
-    cuts = {}
-    for i in sorted(too_long):
-        article = part.items[i].texts.get(part.config.article, "")
-        before, is_there, after = prompts[i].rpartition(article) if article else ("", "", "")
-        if is_there and policy == "cut":
-            cuts[i] = Cut(before, article, after, context - reserves[i], system)
-    letters = dict(zip(cuts, model.letters_that_fit(list(cuts.values())), strict=True))
-    items, cut, left_out = [], set(), set()
-    for i, item in enumerate(part.items):
-        if i in too_long and letters.get(i, -1) <= 0:
-            left_out.add(item.id)
-            continue
-        if i in too_long:
-            item = _shortened(item, part.config.article, cuts[i], letters[i])
-            cut.add(item.id)
-        items.append(item)
-    return Fit(replace(part, items=items), context, frozenset(cut), frozenset(left_out))
+    return {i: reserves[i] for i, n in zip(suspects, lengths, strict=True) if n + reserves[i] > context}
 
 
 def _asked(part: Part, item: Item) -> str:
