@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def print_tables(recipe: Recipe[StudyConfig], overrides: Sequence[str]) -> None:
 def _is_done(config: StudyConfig, step: Step) -> bool:
     """Whether a step has ended well, and what it made is still there."""
     stamp = config.folder / "done" / step.name
-    return stamp.is_file() and (not step.made or any(Path().glob(step.made)))
+    return stamp.is_file() and (not step.made or bool(glob(step.made)))
 
 
 def _estimate(config: StudyConfig, planned: Plan, step: Step) -> float | None:

@@ -92,14 +92,17 @@ def _compared(
     averages, single = average_over_languages(scores)
     averages = [_over_seeds_too(one) for one in averages]
     runs = [Run(label, [], label, {}) for label in labels]
-    made = layout.language_tables(runs, averages)
+    # The one that is tested against came first; it is shown in the recipe's place.
+    order = [names.index(name) for name in (BASE, *table.systems) if name in names]
+    made = [_lines_in_order(one, order) for one in layout.language_tables(runs, averages)]
+    # 3. Beside them the intervals, the seeds one by one, what the trainings took, and the paper's figures.
+    columns = [_intervals(scores, labels), _trainings(config, table, cells, names, labels)]
+    if len(table.seeds) > 1:
+        columns.insert(1, _seeds(table, scores, labels))
     score_table = layout.score_table(runs, single)
     if score_table:
-        made.append(replace(score_table, title=table.title or table.name))
-    # 3. Beside them the seeds one by one, what the trainings took, and the paper's figures.
-    if len(table.seeds) > 1:
-        made.append(_seeds(config, table, scores, labels))
-    made.append(_trainings(config, table, cells, names, labels))
+        columns.insert(0, replace(score_table, title=table.title or table.name))
+    made += [_columns_in_order(one, order) for one in columns]
     if table.paper:
         made += published.beside([_as_run(label, i, scores) for i, label in enumerate(labels)], table.paper)
     tests = [p for score in averages + single for p in score.tests]
@@ -133,7 +136,29 @@ def _over_seeds_too(score: SharedScore) -> SharedScore:
     return replace(average(parts), parts=score.parts)
 
 
-def _seeds(config: StudyConfig, table: StudyTable, scores: Sequence[SharedScore], labels: Sequence[str]) -> Table:
+def _lines_in_order(table: Table, order: Sequence[int]) -> Table:
+    return replace(table, blocks=[replace(block, lines=[block.lines[i] for i in order]) for block in table.blocks])
+
+
+def _columns_in_order(table: Table, order: Sequence[int]) -> Table:
+    blocks = [
+        replace(block, lines=[replace(line, cells=[line.cells[i] for i in order]) for line in block.lines])
+        for block in table.blocks
+    ]
+    return replace(table, columns=[table.columns[i] for i in order], blocks=blocks)
+
+
+def _intervals(scores: Sequence[SharedScore], labels: Sequence[str]) -> Table:
+    """Every score's 95% interval, and the p-value of its difference from the first system."""
+    lines = []
+    for score in scores:
+        cells = [layout.cell(score, i) for i in range(len(labels))]
+        texts = [f"{cell.interval}, {cell.p_text}" if cell.p_text else cell.interval for cell in cells]
+        lines.append(Line(score.label, [Cell(text) for text in texts], score.direction))
+    return Table("95% intervals", [*labels], [Block(f"p: against {labels[0]}", lines)])
+
+
+def _seeds(table: StudyTable, scores: Sequence[SharedScore], labels: Sequence[str]) -> Table:
     """Every seed's own value."""
     lines = []
     for score in scores:

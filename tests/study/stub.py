@@ -1,4 +1,4 @@
-"""Stands in for the programs that a study's steps call, so that its order, its shell and its stamps are tried in seconds.
+"""Stands in for the programs that a study's steps call: its order, its shell and its stamps are tried in seconds.
 
 Named `sdrrl` and `llamafactory-cli` on the PATH it writes what they would leave, and a line a call into the file that
 STUDY_CALLS names. `sdrrl study` is the real one.
