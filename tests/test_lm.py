@@ -113,11 +113,11 @@ def fails_once(own, error):
     """`own` runs out of memory after three answers; the sizes of all batches come back."""
     sizes, go_on = [], own._continue
 
-    def spoilt(heads, limits, batch_size, done, noise):
+    def spoilt(heads, limits, batch_size, done, *rest):
         sizes.append(batch_size)
         if len(sizes) > 1:
-            return go_on(heads, limits, batch_size, done, noise)
-        go_on(heads[:3], limits[:3], batch_size, done, noise)
+            return go_on(heads, limits, batch_size, done, *rest)
+        go_on(heads[:3], limits[:3], batch_size, done, *rest)
         raise error
 
     own._continue = spoilt
