@@ -37,7 +37,7 @@ def _default(key: FieldInfo) -> str:
     if isinstance(value, Group):
         return ""
     # As one writes it in YAML: text without quotes, everything else as JSON has it.
-    return f"`{value if isinstance(value, str) else json.dumps(value)}`".replace("\n", "\\n")
+    return f"`{value if value and isinstance(value, str) else json.dumps(value)}`".replace("\n", "\\n")
 
 
 def _description(key: FieldInfo) -> str:
