@@ -138,6 +138,8 @@ class Schema:
         branches = self.branches(key)
         if error["type"] == "too_short":
             return "a list that is not empty"
+        if error["type"] == "string_pattern_mismatch":
+            return f"text of the form {error['ctx']['pattern']}"
         if error["type"] in ("greater_than_equal", "less_than_equal"):
             return _bounds(branches)
         near = difflib.get_close_matches(str(error["input"]), _choices(branches), n=1)
