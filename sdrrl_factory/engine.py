@@ -44,6 +44,8 @@ Opener = Callable[[Callable[[int], None]], AbstractContextManager[Any]]
 _DEATHS = 3  # of its worker, after which a record is rejected
 _STARTS = 5  # workers that die in a row before they are ready, after which the run stops
 _CONNECT = 5.0  # seconds for a cluster's address to answer
+_RETRIES = 10  # of a look at a node
+_ANSWER = 600.0  # seconds for it: a worker starts, and reads a model's files
 _STALLED = 30.0  # seconds without any worker, after which it is said
 # What a worker is given of this process's environment: how libraries load, and the keys of servers.
 _ENVIRONMENT = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "LLAMAFACTORY_", "SDRRL_")
@@ -265,23 +267,19 @@ class Cluster:
 
         token = f".engine-{uuid.uuid4().hex}"
         folders = {"": os.getcwd(), **{key: os.path.abspath(folder) for key, folder in self.shared.items()}}
-        for folder in folders.values():
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            Path(folder, token).write_text(token, encoding="utf-8")
+        for key, folder in folders.items():
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                Path(folder, token).write_text(token, encoding="utf-8")
+            except OSError as err:
+                what = f"{folder} cannot be written to ({err.strerror})"
+                raise UserError(what, "choose another folder", key=key or "engine") from None
         try:
-            look = ray.remote(num_cpus=0, max_retries=2)(_look)
+            look = ray.remote(num_cpus=0, max_retries=_RETRIES)(_look)
             looks = [(node, look.options(**_on(node["NodeID"])).remote(token, folders)) for node in _nodes()]
             for node, answer in looks:
                 name = _name(node)
-                try:
-                    version, python, unseen = ray.get(answer, timeout=120)
-                except ray.exceptions.RayError as err:
-                    text = str(err)
-                    lacks = "sdrrl_factory" in text and ("ModuleNotFoundError" in text or "No module named" in text)
-                    what = f"node {name} has no sdrrl_factory" if lacks else f"node {name} does not answer"
-                    what = what if lacks else f"{what} ({' '.join(text.split())[:200]})"
-                    fix = f"install sdrrl-factory {__version__} there, for the Python that Ray runs with"
-                    raise UserError(what, fix, key="engine.address") from None
+                version, python, unseen = _told(node, answer)
                 if (version, python) != (__version__, sys.version_info[:2]):
                     what = f"node {name} has sdrrl_factory {version} on Python {'.'.join(map(str, python))}"
                     here = f"{__version__} on {'.'.join(map(str, sys.version_info[:2]))}"
@@ -298,12 +296,12 @@ class Cluster:
         import ray
 
         nodes = [node for node in _nodes() if node["Resources"].get("GPU")] or _nodes()
-        looking = ray.remote(max_retries=2)(_answer)
+        looking = ray.remote(max_retries=_RETRIES)(_answer)
         # A share of a GPU, as a worker without any would not see that there is one.
         needs = {"num_cpus": 0, "num_gpus": 0.01 if nodes[0]["Resources"].get("GPU") else 0}
         start = self._start_of_worker()
         looks = [looking.options(**needs, **_on(node["NodeID"])).remote(_look_as_worker, start, look) for node in nodes]
-        values = [_given(answer) for answer in ray.get(looks)]
+        values = [_given(_told(node, answer)) for node, answer in zip(nodes, looks, strict=True)]
         for node, value in zip(nodes, values, strict=True):
             if value != values[0]:
                 what = f"nodes {_name(nodes[0])} and {_name(node)} have different models, dictionaries or programs"
@@ -651,6 +649,20 @@ def _nodes() -> list[dict[str, Any]]:
 
 def _name(node: Mapping[str, Any]) -> str:
     return f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+
+
+def _told(node: Mapping[str, Any], future: Any) -> Any:
+    """What a node was asked. Raises: UserError: it does not answer, or has no such package."""
+    import ray
+
+    try:
+        return ray.get(future, timeout=_ANSWER)
+    except ray.exceptions.RayError as err:
+        text = " ".join(str(err).split())
+        lacks = "sdrrl_factory" in text and ("ModuleNotFoundError" in text or "No module named" in text)
+        what = "has no sdrrl_factory" if lacks else f"does not answer ({text[:200]})"
+        fix = f"install sdrrl-factory {__version__} there, for the Python that Ray runs with"
+        raise UserError(f"node {_name(node)} {what}", fix, key="engine.address") from None
 
 
 def _on(node_id: str) -> dict[str, Any]:
