@@ -103,8 +103,9 @@ def checkpoints(config: EvalConfig) -> list[Checkpoint]:
         name = one.name or _name(one.model)
         if name in {other.system for other in ones}:
             raise UserError(f"two systems are called {name}", "give each a name", key="models")
-        is_of_languages = _LANG in f"{one.model} {one.adapter}"
-        for lang in languages if is_of_languages else [None]:
+        # One for each language, or one for all.
+        codes: Sequence[str | None] = languages if _LANG in f"{one.model} {one.adapter}" else [None]
+        for lang in codes:
             ones.append(Checkpoint(name, lang, _alone(config, one, name, lang)))
     return ones
 

@@ -74,7 +74,9 @@ def fit(part: Part, model: "Answers", policy: Policy) -> Fit:
         if is_there and policy == "cut":
             cuts[i] = Cut(before, article, after, context - reserves[i], system)
     letters = dict(zip(cuts, model.letters_that_fit(list(cuts.values())), strict=True))
-    items, cut, left_out = [], set(), set()
+    items: list[Item] = []
+    cut: set[str] = set()
+    left_out: set[str] = set()
     for i, item in enumerate(part.items):
         if i in reserves and letters.get(i, -1) <= 0:
             left_out.add(item.id)

@@ -21,7 +21,7 @@ from sdrrl_eval.measure.limits import Fit, answer_limit, fit
 from sdrrl_eval.measure.metrics import comet
 from sdrrl_eval.measure.overlap import DROPPED, Overlap, check_list, find_overlap, print_overlap, write_list
 from sdrrl_eval.measure.recipe import EvalConfig, check
-from sdrrl_eval.measure.task import Asking, Part, PromptedTask, Scored, Task
+from sdrrl_eval.measure.task import Asking, Item, Part, PromptedTask, Scored, Task
 from sdrrl_factory.engine import Engine, connect
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.files import atomic_write, recording, refuse_foreign, sha256_file, write_jsonl
@@ -212,7 +212,7 @@ def _prompting(task: Task, part: Part, config: EvalConfig) -> dict[str, Any]:
     return {"system_prompt": system, "stop": task.stops(part.prompt) if is_plain else ()}
 
 
-def _drawn(part: Part, config: EvalConfig) -> list[Any]:
+def _drawn(part: Part, config: EvalConfig) -> list[Item]:
     """`max_samples` items of the file, in its order; by seed and id, so that they are parallel in all languages."""
     if config.max_samples is None or config.draw == "first":
         return part.items[: config.max_samples]
