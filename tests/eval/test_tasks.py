@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 from sdrrl_eval.measure import task_docs
-from sdrrl_eval.measure.recipe import task_models, task_name
+from sdrrl_eval.measure.recipe import task_models
+from sdrrl_eval.measure.task_files import task_name
 from tests.conftest import ROOT, write_rows
 
 SHOUT = '''\

@@ -4,7 +4,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
 from pydantic_core.core_schema import (
@@ -16,7 +16,7 @@ from pydantic_core.core_schema import (
 from sdrrl_eval.measure import tasks
 from sdrrl_eval.measure.limits import Policy
 from sdrrl_eval.measure.task import Task
-from sdrrl_eval.measure.task_files import SUFFIXES, task_of_file
+from sdrrl_eval.measure.task_files import SUFFIXES, task_name, task_of_file
 from sdrrl_eval.resampling import SEED
 from sdrrl_factory.engine import EngineKeys
 from sdrrl_factory.errors import UserError
@@ -42,12 +42,6 @@ def task_models() -> list[type[Task]]:
 def task_yamls() -> list[Path]:
     """The files of the tasks that are written in YAML."""
     return [path for folder in tasks.__path__ for path in sorted(Path(folder).glob("*.yaml"))]
-
-
-def task_name(model: type[Task]) -> str:
-    """The value of the key `task`."""
-    (name,) = get_args(model.model_fields["task"].annotation)
-    return str(name)
 
 
 class _OwnTasks:

@@ -8,10 +8,10 @@ import re
 import sys
 from pathlib import Path
 
-from sdrrl_eval.measure.recipe import task_models, task_name, task_yamls
+from sdrrl_eval.measure.recipe import task_models, task_yamls
 from sdrrl_eval.measure.row_task import RowTask
 from sdrrl_eval.measure.task import PromptedTask, Task
-from sdrrl_eval.measure.task_files import description, kinds
+from sdrrl_eval.measure.task_files import description, kinds, task_name
 
 BEGIN, END = "<!-- tasks: written by sdrrl_eval.measure.task_docs -->", "<!-- tasks end -->"
 

@@ -13,7 +13,7 @@ A recipe asks it as `task: my/copa.yaml`; those in tasks/ go by their name.
 import copy
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError, create_model
 
@@ -37,7 +37,13 @@ def kinds() -> dict[str, type[Task]]:
     from sdrrl_eval.measure.tasks.translation import Translation
 
     models: list[type[Task]] = [MultipleChoice, Generation, Translation, AnswerLanguage]
-    return {str(model.model_fields["task"].annotation.__args__[0]): model for model in models}  # type: ignore[union-attr]
+    return {task_name(model): model for model in models}
+
+
+def task_name(model: type[Task]) -> str:
+    """The value of the key `task`."""
+    (name,) = get_args(model.model_fields["task"].annotation)
+    return str(name)
 
 
 def task_of_file(path: str, name: str) -> type[Task]:
