@@ -42,7 +42,9 @@ def installed(kind: str, plugin_needed: bool) -> Iterator[Finding]:
     plugin_needed: whether it fails where the plugin is not live.
     """
     if kind in ("prepare", "eval"):
-        yield from [_python(), _torch_unloaded(), *_others()]
+        yield _python()
+        yield _torch_unloaded()
+        yield from _others()
         here = _version("llamafactory")
         yield Finding("ok", "LLaMA-Factory", here) if here else _NO_LLAMAFACTORY
         live = "sdrrl_factory.training.autoload" in sys.modules

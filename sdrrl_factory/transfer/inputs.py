@@ -191,10 +191,10 @@ def _has_translated(config: PrepareConfig) -> bool:
     memory, first = memory_of(config), target_codes(config)[0]
     source, target = translate.route(config.source_lang, first, config.translator.via)[0]
     forward = engine(config, first)
+    if forward is None:
+        return False
     with memory:
-        return bool(forward) and memory.knows(
-            translation_kind(forward.translator.signature(source, target), source, target)
-        )
+        return memory.knows(translation_kind(forward.translator.signature(source, target), source, target))
 
 
 def _quality(config: PrepareConfig, code: str) -> str:
