@@ -191,12 +191,11 @@ def _write(config: StudyConfig, planned: Plan) -> None:
 
 def _as_rule(config: StudyConfig, step: Step, here: Path, folder: Path) -> dict[str, Any]:
     needs = config.needs(step.kind)
-    commands = [step.command]
+    run = step.command
     if step.kind == "train":
-        commands.insert(0, f"python -m sdrrl_factory.study.folders {shlex.quote(step.recipe)}")
+        run = f"more=$(python -m sdrrl_factory.study.folders {shlex.quote(step.recipe)}) && {run} $more"
     # A command that outlived a killed study is waited for: two at once would write the same files.
     lock = shlex.quote(str(folder / "locks" / step.name))
-    whole = shlex.quote(" && ".join(commands))
     resources: dict[str, Any] = {"gpus": needs.gpus} if needs.gpus else {}
     resources |= {"gres": f"gpu:{needs.gpus}"} if needs.gpus else {}
     resources |= {name: getattr(needs, name) for name in ("mem_mb", "runtime") if getattr(needs, name)}
@@ -205,7 +204,7 @@ def _as_rule(config: StudyConfig, step: Step, here: Path, folder: Path) -> dict[
         "rule": re.sub(r"\W", "_", step.name),
         "kind": step.kind,
         "command": step.command,
-        "run": f"cd {shlex.quote(str(here))} && flock {lock} bash -c {whole}",
+        "run": f"cd {shlex.quote(str(here))} && flock {lock} bash -c {shlex.quote(run)}",
         "after": list(step.after),
         "inputs": [str(here / step.recipe)] if step.recipe and not _is_made(step) else [],
         "threads": needs.threads,
