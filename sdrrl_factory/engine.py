@@ -208,11 +208,11 @@ class Cluster:
         except ImportError:
             fix = "run `pip install 'sdrrl-factory[ray]'`, or set engine.backend: local"
             raise UserError("ray is not installed", fix, key="backend") from None
+        address = self._address()
         self.logs.mkdir(parents=True, exist_ok=True)
         # Whoever runs this inside a program that is connected already keeps that connection.
         if ray.is_initialized():
             return
-        address = self._address()
         logger = logging.getLogger("ray")
         handler = logging.FileHandler(self.logs / "driver.log", delay=True)
         logger.addHandler(handler)
@@ -234,6 +234,9 @@ class Cluster:
                 f"no use of the cluster at {address or 'this machine'} ({reason})", fix, key="address"
             ) from None
         stack.callback(ray.shutdown)
+        # With log_to_driver=False too, Ray 2.60 prints a paragraph about each worker that dies.
+        stack.callback(setattr, ray._private.worker, "_worker_logs_enabled", ray._private.worker._worker_logs_enabled)
+        ray._private.worker._worker_logs_enabled = False
         if not address:
             # They lie in a folder of the system's that nobody would look for, and go with it.
             session = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
