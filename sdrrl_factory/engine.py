@@ -42,7 +42,7 @@ T = TypeVar("T")
 Opener = Callable[[Callable[[int], None]], AbstractContextManager[Any]]
 
 _DEATHS = 3  # of its worker, after which a record is rejected
-_STARTS = 5  # workers that die in a row before they are ready, after which the run stops
+_STARTS = 50  # workers that die in a row before they are ready, after which the run stops
 _CONNECT = 5.0  # seconds for a cluster's address to answer
 _RETRIES = 10  # of a look at a node
 _ANSWER = 600.0  # seconds for it: a worker starts, and reads a model's files
@@ -475,7 +475,8 @@ class _Actors:
                     yield job, None, err
                     continue
                 self._failed_starts += 1
-                if self._failed_starts == _STARTS:
+                # One whose start raises an error is no accident: the next would too.
+                if self._failed_starts == _STARTS or "creation task" in str(err):
                     what = f"workers end before they are ready ({' '.join(str(err).split())[:300]})"
                     raise UserError(what, "see the logs there", at=str(self._cluster.logs)) from None
                 continue

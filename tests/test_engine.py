@@ -383,7 +383,8 @@ def test_no_number_of_workers_and_no_order_of_nodes_changes_a_byte(
 def workers_of(cluster) -> list[int]:
     """The processes of all actors and tasks on the cluster's nodes, the one with the memories too."""
     below = [child for node in psutil.Process().children() for child in node.children(recursive=True)]
-    return [child.pid for child in below if child.is_running() and "ray::" in " ".join(child.cmdline()[:1])]
+    names = ("ray::_Worker", "ray::_Memories")
+    return [child.pid for child in below if " ".join(child.cmdline()[:1]).startswith(names)]
 
 
 @contextmanager
