@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,14 +18,18 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+import yaml
 
+from sdrrl_eval.measure import runner
+from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_factory import engine
 from sdrrl_factory.engine import EngineKeys, Local, Need, _Actors, connect
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.memory import Memory
+from sdrrl_factory.recipe import load
 from sdrrl_factory.transfer import run as prepare
 from sdrrl_factory.transfer.recipe import CodeSwitch, Generator, Parallel, PrepareConfig, Translator
-from tests.conftest import ROOT
+from tests.conftest import BIN, ROOT
 from tests.golden.record import WORDS
 from tests.ray_cluster import SMALL, two_nodes
 
@@ -358,6 +363,22 @@ def test_prepare_writes_the_same_bytes(cluster, tiny, tmp_path, local_files):
     assert written(config) == files
 
 
+def test_eval_writes_the_same_bytes(cluster, tiny, tmp_path, monkeypatch):
+    # The recipe's files lie below the project.
+    monkeypatch.chdir(ROOT)
+    files, scores = {}, {}
+    for name, engine_keys in {"local": "{}", "ray": f"{{backend: ray, address: '{cluster.address}'}}"}.items():
+        overrides = [f"model={tiny}", f"output_dir={tmp_path / name / 'out'}", f"engine={engine_keys}"]
+        overrides += ["max_samples=6", "draw=first", "max_new_tokens=12", "batch_size=4"]
+        recipe_ = load(EvalConfig, str(ROOT / "yaml_recipes/eval/demo_spa.yaml"), overrides)
+        results = runner.run(recipe_.config, "")
+        scores[name] = results["scores"]
+        out = tmp_path / name / "out"
+        files[name] = {str(path.relative_to(out)): path.read_bytes() for path in out.glob("predictions/*")}
+    assert len(files["local"]) > 3 and files["ray"] == files["local"]
+    assert scores["ray"] == scores["local"]
+
+
 @needs_apertium
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("workers", "shard_size"), [(1, 7), (2, 200), (3, 7), (None, 200)])
@@ -419,4 +440,24 @@ def test_twenty_killed_workers_and_a_lost_node_change_no_byte(cluster, tiny, tmp
         prepare.prepare(config.model_copy(update={"engine": keys(cluster)}))
         leaving.join()
     assert len(killed) == 20
+    assert written(config) == local_files(227, 20)
+
+
+@needs_apertium
+@pytest.mark.exhaustive
+def test_a_killed_command_goes_on(cluster, tiny, tmp_path, local_files):
+    config = recipe(tmp_path / "run", tiny, rows=227, shard_size=7)
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True), encoding="utf-8")
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    command = ["sdrrl", "prepare", path, "engine.backend=ray", f"engine.address={cluster.address}"]
+    for shards in (3, 20):
+        running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=ROOT)
+        while len(list(Path(config.work_dir).rglob("translate/*.jsonl"))) < shards and running.poll() is None:
+            time.sleep(0.2)
+        running.kill()
+        assert running.wait() == -signal.SIGKILL
+        # The workers end with it.
+        assert not any(map(is_there, workers_of(cluster)))
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
     assert written(config) == local_files(227, 20)
