@@ -78,7 +78,8 @@ def print_cost(loads: Mapping[str, list[Load]], rates: Mapping[str, Mapping[str,
         if load.stage not in rates[folder] and load.amount
     ]
     if known:
-        say(f"cost      {'hours of a':>28} {'':>14} {' '.join(f'{n:>6} workers' for n in WORKERS)}")
+        by_workers = " ".join(f"{f'{workers} workers':>14}" for workers in WORKERS)
+        say(f"cost      {'stage':24} on  worker hours {by_workers}")
     totals = dict.fromkeys(WORKERS, 0.0)
     for folder, load, rate in known:
         times = {workers: hours(load, rate, workers) for workers in WORKERS}

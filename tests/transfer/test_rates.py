@@ -34,7 +34,7 @@ def test_what_a_run_takes_is_said_by_stage_and_what_nobody_has_measured(capsys):
     rates.print_cost(loads, measured, price=2.5)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
-        "cost hours of a 1 workers 8 workers 64 workers",
+        "cost stage on worker hours 1 workers 8 workers 64 workers",
         "sdrrl/generate GPU 1.00 1.00 h 0.13 h 0.02 h",
         "all 1.00 1.00 h 0.13 h 0.02 h",
         "from rates that runs here have measured, on 100 and more each",
