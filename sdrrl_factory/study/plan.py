@@ -144,6 +144,7 @@ class _Planner:
         self.plan = Plan()
         self.names: set[str] = set()
         self.systems = systems(config)
+        self._shared: dict[tuple[str, System | None], dict[str, Any] | None] = {}
         self.keys = {kind: _base(config, kind) for kind in ("prepare", "train", "export", "eval")}
 
     def build(self) -> Plan:
@@ -231,12 +232,12 @@ class _Planner:
     def _prepared(self, backbone: str, code: str, keys: dict[str, Any]) -> str:
         # The model answers once: the data as the recipe has them come first, in the first language; the others find its
         # answers in the memory.
-        first, own = self.config.languages[0], self._data_keys(backbone, code, {})
+        first, own = self.config.languages[0], self._data_keys(backbone, code, None)
         after: tuple[str, ...] = ()
         if own and keys["name"] != own["name"]:
             after = (self._prepared(backbone, code, own),)
         elif own and code != first:
-            after = (self._prepared(backbone, first, self._data_keys(backbone, first, {}) or own),)
+            after = (self._prepared(backbone, first, self._data_keys(backbone, first, None) or own),)
         name = f"prepare.{keys['name']}.{code}"
         recipe = self._recipe(name)
         made = f"{keys['dataset_dir']}/{keys['name']}_{code}/*.jsonl"
@@ -288,37 +289,42 @@ class _Planner:
     def _recipe(self, name: str) -> str:
         return str(self.config.folder / "recipes" / f"{name}.yaml")
 
-    def _data_keys(self, backbone: str, code: str, of_system: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The prepare recipe for all systems whose data need the same keys; None where no system needs them."""
-        plain = self._prepare_layers(backbone, {})
-        keys = self._prepare_layers(backbone, of_system)
-        sharing = [
-            system
-            for system in dict.fromkeys(self.systems[name] for table in self.config.tables for name in table.systems)
-            if self._prepare_layers(backbone, system.prepare) == keys
-        ]
-        if not sharing:
-            return None
-        # The first that needs other keys than the recipe's gives its data their name.
-        name = f"{self.config.name}_{backbone}" + ("" if keys == plain else f"_{sharing[0].name}")
-        needs = dict.fromkeys(need for system in sharing for need in system.needs)
-        return keys | {
-            "name": name,
-            "systems": list(needs),
-            "source_lang": self.config.source_lang,
-            "target_lang": code,
-            "dataset_dir": str(self.config.folder / "data"),
-            "work_dir": str(self.config.folder / "prepare"),
-            "overwrite": True,
-        }
+    def _data_keys(self, backbone: str, code: str, system: System | None) -> dict[str, Any] | None:
+        """The prepare recipe for all systems whose data need the same keys as this one's.
 
-    def _prepare_layers(self, name: str, of_system: Mapping[str, Any]) -> dict[str, Any]:
+        system: None for the recipe as it is; then None comes back where no system needs that.
+        """
+        shared = self._shared_keys(backbone, system)
+        return shared | {"target_lang": code} if shared else None
+
+    def _shared_keys(self, name: str, system: System | None) -> dict[str, Any] | None:
+        """The same in any language."""
+        if (name, system) in self._shared:
+            return self._shared[name, system]
         backbone = self._backbone(name)
         generator = {"generator": {"model": backbone.model, "template": backbone.template}}
-        return merged(self.keys["prepare"], generator, backbone.prepare, of_system)
+        plain = merged(self.keys["prepare"], generator, backbone.prepare)
+        keys = merged(plain, system.prepare) if system else plain
+        used = dict.fromkeys(self.systems[one] for table in self.config.tables for one in table.systems)
+        sharing = [one for one in used if merged(plain, one.prepare) == keys]
+        shared = None
+        if sharing:
+            needs = dict.fromkeys(need for one in sharing for need in one.needs)
+            # Data that need other keys than the recipe's are called by the first system that needs them.
+            own_name = "" if keys == plain else f"_{sharing[0].name}"
+            shared = keys | {
+                "name": f"{self.config.name}_{name}{own_name}",
+                "systems": list(needs),
+                "source_lang": self.config.source_lang,
+                "dataset_dir": str(self.config.folder / "data"),
+                "work_dir": str(self.config.folder / "prepare"),
+                "overwrite": True,
+            }
+        self._shared[name, system] = shared
+        return shared
 
     def _prepare_keys(self, backbone: str, code: str, system: System) -> dict[str, Any]:
-        keys = self._data_keys(backbone, code, system.prepare)
+        keys = self._data_keys(backbone, code, system)
         assert keys is not None  # the system itself needs them
         return keys
 
@@ -363,7 +369,8 @@ class _Planner:
             return None
         source = self.config.source_lang
         if task["task"] in ("translation", "flores"):
-            return task | {"langs": [code], "source_lang": source}
+            # A recipe may measure translation with another language than the one that is taught from.
+            return {"source_lang": source} | task | {"langs": [code]}
         both = task["task"] != "off_target" and not _lacking(task, source)
         return task | {"langs": [code, source] if both else [code]}
 
