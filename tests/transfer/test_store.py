@@ -5,9 +5,12 @@ from typing import ClassVar
 
 import pytest
 
-from sdrrl_factory.transfer.recipe import Generator
+from sdrrl_factory.transfer import store as module
+from sdrrl_factory.transfer import translate
+from sdrrl_factory.transfer.recipe import Generator, Translator
 from sdrrl_factory.transfer.stage import Stage, running
 from sdrrl_factory.transfer.store import Store, columns, read_rows, rows_of
+from sdrrl_factory.transfer.translate import Translate
 
 ROWS = [{"id": f"r{i}", "n": i, "text": f"línea\u2028{i}"} for i in range(10)]
 
@@ -217,3 +220,131 @@ def test_a_fingerprint_has_every_setting_but_how_it_is_run():
         assert Asks(Generator(**keys), Path("a")).fingerprint() == first, keys
     others = [{"model": "m"}, {"template": None}, {"max_new_tokens": 1}, {"temperature": 0.5}, {"base_url": "u"}]
     assert len({first, *(Asks(Generator(**keys), Path("a")).fingerprint() for keys in others)}) == 1 + len(others)
+
+
+# --- shards in parts, as an engine makes them whose workers die
+
+
+class Parts:
+    """Its pool."""
+
+    workers = 1
+
+    def __init__(self, tool, fatal):
+        self.tool, self.fatal = tool, fatal
+
+    def map(self, items):
+        # The last first: results come as they come.
+        for i in reversed(range(len(items))):
+            yield i, self.done(items[i])
+
+    def done(self, item):
+        if halves := item.halves():
+            return item.joined([self.done(half) for half in halves])
+        fatal = [row for row in list(read_rows([item.source]))[item.start : item.stop] if row["id"] in self.fatal]
+        return (item.rejected("its worker died 3 times") if fatal else item).work(self.tool)
+
+
+class InPartsEngine:
+    """Halves every item down to its records, and gives up on those of `fatal`."""
+
+    def __init__(self, *fatal):
+        self.fatal = fatal
+
+    @contextmanager
+    def pool(self, opener, need, progress):
+        with opener(progress) as tool:
+            yield Parts(tool, self.fatal)
+
+
+def test_a_shard_made_in_parts_is_the_same_shard(tmp_path, stages):
+    whole = run(tmp_path / "whole", stages)
+    store = Store(tmp_path / "parts")
+    shards = store.write_shards(ROWS, 3)
+    for stage in stages:
+        shards = store.run(stage, shards, lambda rows, reused: None, engine=InPartsEngine())
+    assert b"".join(path.read_bytes() for path in shards) == whole
+    # The parts are gone.
+    assert sorted(len(list(folder.iterdir())) for folder in store.root.iterdir()) == [4, 4, 4, 4]
+
+
+def test_a_record_its_worker_does_not_survive_is_left_out_counted_and_tried_again(tmp_path):
+    store = Store(tmp_path)
+    shards = store.write_shards(ROWS, 3)
+    done = []
+    out = store.run(
+        Same(lambda batch: batch), shards, lambda *told: done.append(told), engine=InPartsEngine("r4", "r9")
+    )
+    assert [row["id"] for row in read_rows(out)] == [f"r{i}" for i in range(10) if i not in (4, 9)]
+    assert store.rejected == {"same: its worker died 3 times": 2}
+    # The next stage takes what is left, a shard without rows too.
+    again = store.run(Low(calls=[]), out, lambda rows, reused: None)
+    assert sum(1 for _ in read_rows(again)) == 8
+    # The next run finds the two whole shards, and makes the others anew.
+    done.clear()
+    whole = store.run(Same(lambda batch: batch), shards, lambda *told: done.append(told))
+    assert sorted(done) == [(1, False), (3, False), (3, True), (3, True)]
+    assert list(read_rows(whole)) == ROWS
+
+
+# --- the sentences of a whole corpus
+
+
+TEXTS = ["One cat. A much longer sentence about two cats.", "One cat. Bye {name}.", "Two cats. One cat.", "12"]
+
+
+@pytest.fixture
+def corpus(tmp_path, fake_translator, monkeypatch):
+    """(the translator, a function that runs Translate over TEXTS in shards of two)."""
+    translator = fake_translator(
+        lambda segment: "" if segment == "Two cats." else segment.upper().replace("{NAME}", "")
+    )
+    monkeypatch.setattr(translate, "make", lambda keys, hops, memory: translator)
+
+    def translate_all(folder: str = "a", size: int = 2) -> list[dict]:
+        store = Store(tmp_path / folder)
+        rows = [{"id": str(i), "output": text} for i, text in enumerate(TEXTS)]
+        stage = Translate(("output",), "eng", "spa", "fake", Translator(), store.root / "memory.sqlite")
+        shards = store.run(stage, store.write_shards(rows, size), lambda rows, reused: None)
+        assert not list(store.root.glob("**/.questions"))
+        return list(read_rows(shards))
+
+    return translator, translate_all
+
+
+def test_each_distinct_sentence_is_asked_once_the_longest_first_in_units(corpus, monkeypatch):
+    translator, translate_all = corpus
+    monkeypatch.setattr(module, "UNIT", 2)
+    rows = translate_all()
+    assert [row["output_mt"] for row in rows] == [
+        "ONE CAT. A MUCH LONGER SENTENCE ABOUT TWO CATS.", "ONE CAT. BYE {name}.", None, "12",
+    ]  # fmt: skip
+    assert [row["output_why"] for row in rows] == ["", "", "empty", ""]
+    # The placeholder was lost: the part around it is a question of the next round. What is empty is asked once, alone.
+    assert [segments for segments, _, _ in translator.asked] == [
+        ["A much longer sentence about two cats.", "Bye {name}."], ["Two cats.", "One cat."], ["Two cats."], ["Bye"],
+    ]  # fmt: skip
+    assert translate_all("b", 4) == rows == translate_all("c", 1)
+
+
+def test_a_killed_run_cuts_the_units_that_are_left_as_they_were(corpus, monkeypatch):
+    translator, translate_all = corpus
+    monkeypatch.setattr(module, "UNIT", 1)
+    whole = translate_all("whole")
+    units = [segments for segments, _, _ in translator.asked]
+    translator.asked.clear()
+    function = translator.function
+
+    def killed(segment):
+        if segment.startswith("Bye {"):
+            raise KeyboardInterrupt
+        return function(segment)
+
+    translator.function = killed
+    with pytest.raises(KeyboardInterrupt):
+        translate_all("killed")
+    translator.function = function
+    assert translate_all("killed") == whole
+    # All but the unit in work were asked once.
+    asked = [segments for segments, _, _ in translator.asked]
+    assert asked == [units[0], units[1], *units[1:]]
