@@ -1,7 +1,7 @@
 """Who does the work of a recipe: this process, or the workers of a Ray cluster. The seam is the item: paths travel.
 
     with connect(config.engine, shared={"work_dir": folder}, logs=folder / "ray") as engine:
-        with engine.pool(stage.open, stage.need()) as pool:
+        with engine.pool(stage.open, stage.need(), progress) as pool:
             for i, result in pool.map(items):       # as they come; `i` is the item's index
 
 An item is little (the path of a shard, the path of what it becomes) and knows what to do with the tool that the pool's
@@ -489,7 +489,7 @@ class _Actors:
         if self.workers:
             self._alive = time.monotonic()
         elif time.monotonic() - self._alive > _STALLED:
-            say("waiting for a worker: the cluster has no place for one")
+            say(f"waiting for a worker: none was ready in {_STALLED:.0f} s (no place in the cluster, or a slow start)")
             self._alive = time.monotonic()
 
     def _again(self, job: _Job, out_of_memory: bool) -> list[_Job]:
