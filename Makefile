@@ -62,6 +62,7 @@ bench: .venv/installed-all
 	python benchmarks/startup.py
 	python benchmarks/prepare_scale.py
 	python benchmarks/translate.py
+	python benchmarks/engine.py
 	python benchmarks/train_step.py
 	python benchmarks/gradient_variance.py
 	python benchmarks/gradient_variance.py models/smollm2-135m 48
