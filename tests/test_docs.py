@@ -70,7 +70,8 @@ def _texts(tree: ast.AST) -> Iterator[str]:
 
 def test_the_messages_of_the_page_are_those_of_the_tools():
     page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
-    messages = re.findall(r"^### `(.+)`$", page, re.MULTILINE)
+    headings = re.findall(r"^### (`.+)$", page, re.MULTILINE)
+    messages = [message for heading in headings for message in re.findall(r"`([^`]+)`", heading)]
     files = [*(ROOT / "sdrrl_factory").rglob("*.py"), *(ROOT / "eval").rglob("*.py")]
     texts = [text.replace("`", "") for file in files for text in _texts(ast.parse(file.read_text(encoding="utf-8")))]
     assert len(messages) > 20
