@@ -109,8 +109,14 @@ class Schema:
                 value = value[int(part) if number else part]
             except (KeyError, TypeError, IndexError):  # a key that is not there, or of something that is no group
                 value = None
-            nodes = [branch.get("items") if number else branch.get("properties", {}).get(part) for branch in branches]
-            branches = [branch for node in nodes if node for branch in self._expanded(node, value)]
+            # Of a group whose keys are names of the user's, every key has one schema.
+            nodes = [
+                branch.get("items")
+                if number
+                else branch.get("properties", {}).get(part) or branch.get("additionalProperties")
+                for branch in branches
+            ]
+            branches = [branch for node in nodes if isinstance(node, dict) for branch in self._expanded(node, value)]
         return branches
 
     def _expanded(self, node: dict[str, Any], value: Any = None) -> list[dict[str, Any]]:
@@ -138,6 +144,8 @@ class Schema:
         branches = self.branches(key)
         if error["type"] == "too_short":
             return "a list that is not empty"
+        if error["type"] == "string_pattern_mismatch":
+            return "letters, digits, - and _, as the name of a folder"
         if error["type"] == "string_pattern_mismatch":
             return f"text of the form {error['ctx']['pattern']}"
         if error["type"] in ("greater_than_equal", "less_than_equal"):

@@ -153,6 +153,9 @@ def test_commands_are_printed_to_copy(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("budgets.epochs=3", "budgets.epochs is 3; it must be a group of keys"),
+        ("resources={train: {gpu: 8}}", "unknown key resources.train.gpu; did you mean resources.train.gpus?"),
+        ("backbones.0.name=a/b", "backbones.0.name is 'a/b'; it must be letters, digits, - and _"),
         ("languages=[spa, eng]", "languages.1: eng is the source language; choose another"),
         ("tables.0.systems=[sft, sdrl]", "tables.0.systems.1: no system sdrl; known: sft, tsft"),
         ("tables.0.budget=long", "tables.0.budget: no budget long; known: epochs"),
@@ -162,7 +165,8 @@ def test_commands_are_printed_to_copy(tmp_path, capsys):
     ],
 )
 def test_mistakes_name_their_key(tmp_path, override, said):
-    recipe = load_study(SMALL, [f"tables={MAIN}", override])
-    with pytest.raises(UserError) as caught, recipe.locating():
-        plan(recipe.config, "")
+    with pytest.raises(UserError) as caught:
+        recipe = load_study(SMALL, [f"tables={MAIN}", override])
+        with recipe.locating():
+            plan(recipe.config, "")
     assert said in str(caught.value)
