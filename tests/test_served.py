@@ -57,7 +57,8 @@ class Completions(ThreadingHTTPServer):
         if self.kind == "chat":
             return 404, {"detail": "Not Found"}
         if request.get("echo") and self.kind in ("llama.cpp", "old-vllm"):
-            return 400, {"error": {"code": 400, "message": "Only no echo is supported"}}
+            status = 500 if self.kind == "llama.cpp" else 400
+            return status, {"error": {"code": status, "message": "Only no echo is supported"}}
         ids = request["prompt"]
         with torch.no_grad(), self.lock:
             logprobs = self.model(torch.tensor([ids])).logits[0].log_softmax(-1)

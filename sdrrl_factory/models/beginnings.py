@@ -134,9 +134,14 @@ class Beginnings:
             ids, mask, positions = padded(heads, [self._common] * len(heads), False, self.model.device)
             _, past = forward(self.model, ids, mask, positions, past)
         for group in kept:
-            if past is None and new:  # rows without a beginning, beside some that have one
-                past = self._read[group].rows([0] * len(new)).hidden()
-            past = past.joined(self._read[group]) if past else self._read[group]
+            if past:
+                past.add(self._read[group])
+            elif not new:
+                past = self._read[group].rows([0])
+            else:  # rows without a beginning, beside some that have one
+                past = self._read[group].rows([0] * len(new))
+                past.hide()
+                past.add(self._read[group])
         return past, {group: row for row, group in enumerate([*new, *kept])}
 
     def _common_beginning(self, n: int) -> Past | None:

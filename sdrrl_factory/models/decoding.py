@@ -96,14 +96,19 @@ def _by_refilling(
             has_room = bool(waiting) and free * _SHARE >= batch_size
             if has_room or (len(rows) - len(going)) * _SHARE >= len(rows):
                 kept = torch.tensor(going, dtype=torch.long, device=ids.device)
-                past = past.rows(going) if past and going else None
+                if past:
+                    past.keep(going)
                 ids, positions, rows = ids[kept], positions[kept], [rows[k] for k in going]
             # 2. Prompts that wait take their places: they are read, and each has its first token then.
             if has_room:
                 new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
                 logits, begun = read(new)
                 assert begun
-                past = past.joined(begun).compact() if past else begun.compact()
+                if past and going:
+                    past.add(begun)
+                else:
+                    past = begun
+                past.compact()
                 ids = torch.cat([ids, choose(new, logits)])
                 lengths = [[len(prompts[i])] for i in new]
                 positions = torch.cat([positions, torch.tensor(lengths, device=positions.device)])

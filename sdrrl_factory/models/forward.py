@@ -34,9 +34,9 @@ def padded(
     return ids.to(device), mask.to(device), positions.to(device)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Past:
-    """What a model has read of each row of a batch; a pass behind it leaves it as it is.
+    """What a model has read of each row of a batch. A pass takes it over: only what comes of it is good then.
 
     cache: the keys and values of every layer, each [rows, heads, past, size]. mask: [rows, past], 1 where a token
     stands, 0 where nothing is to be looked at.
@@ -46,61 +46,55 @@ class Past:
     mask: "torch.Tensor"
 
     def rows(self, indexes: Sequence[int]) -> "Past":
-        """These rows of it; a row may come more than once."""
+        """A copy of these rows; one may come more than once."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        twin = Past(cache, self.mask)
+        twin.keep(indexes)
+        return twin
+
+    # transformers' cache (4.57 to 5.6) has no way to take rows from another or to leave out columns: its layers' keys
+    # and values are exchanged, one after the other, so that no more than one layer's are there twice.
+
+    def keep(self, indexes: Sequence[int]) -> None:
+        """These rows alone, in this order."""
         import torch
 
-        kept = torch.tensor(indexes, device=self.mask.device)
-        tensors = [(keys.index_select(0, kept), values.index_select(0, kept)) for keys, values in self._tensors()]
-        return self._of(tensors, self.mask[kept])
+        kept = torch.tensor(indexes, dtype=torch.long, device=self.mask.device)
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys.index_select(0, kept), layer.values.index_select(0, kept)
+        self.mask = self.mask[kept]
 
-    def joined(self, other: "Past") -> "Past":
-        """The rows of both, the other's behind its own, the shorter ones padded on the left."""
+    def add(self, other: "Past") -> None:
+        """The rows of the other too, behind those that are there; the shorter ones are padded on the left."""
         import torch
 
         width = max(self.mask.shape[1], other.mask.shape[1])
-        pairs = zip(self._tensors(), other._tensors(), strict=True)
-        tensors = []
-        for own, others in pairs:
-            keys, values = (torch.cat([_wide(a, width), _wide(b, width)]) for a, b in zip(own, others, strict=True))
-            tensors.append((keys, values))
+        for layer, new in zip(self.cache.layers, other.cache.layers, strict=True):
+            layer.keys = torch.cat([_wide(layer.keys, width), _wide(new.keys, width)])
+            layer.values = torch.cat([_wide(layer.values, width), _wide(new.values, width)])
         masks = [torch.nn.functional.pad(mask, (width - mask.shape[1], 0)) for mask in (self.mask, other.mask)]
-        return self._of(tensors, torch.cat(masks))
+        self.mask = torch.cat(masks)
 
-    def hidden(self) -> "Past":
-        """The same rows with nothing to be looked at."""
-        return Past(self.cache, self.mask * 0)
-
-    def compact(self) -> "Past":
-        """The same with all padding on the left, and no more of it than the longest row leaves to the others."""
-
+    def compact(self) -> None:
+        """All padding on the left, and no more of it than the longest row leaves to the others."""
         width = int(self.mask.sum(1).max())
-        mask = self.mask[:, -width:]
         if bool((self.mask.diff(dim=1) >= 0).all()):
             # Nothing stands between the tokens of a row: what is too much stands in front.
-            return self._of(
-                [(keys[..., -width:, :], values[..., -width:, :]) for keys, values in self._tensors()], mask
-            )
+            for layer in self.cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, -width:], layer.values[:, :, -width:]
+            self.mask = self.mask[:, -width:]
+            return
         # A stable sort of the mask: a row's tokens, in their order, at its end.
         columns = self.mask.argsort(dim=1, stable=True)[:, -width:]
         at = columns[:, None, :, None]
-        tensors = [(keys.take_along_dim(at, 2), values.take_along_dim(at, 2)) for keys, values in self._tensors()]
-        return self._of(tensors, self.mask.gather(1, columns))
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys.take_along_dim(at, 2), layer.values.take_along_dim(at, 2)
+        self.mask = self.mask.gather(1, columns)
 
-    def copied_cache(self) -> Any:
-        """The cache, for a pass, which puts its own keys into the one that it is given."""
-        return self._of(self._tensors(), self.mask).cache
-
-    def _tensors(self) -> list[tuple["torch.Tensor", "torch.Tensor"]]:
-        return [(layer.keys, layer.values) for layer in self.cache.layers]
-
-    def _of(self, tensors: list[tuple["torch.Tensor", "torch.Tensor"]], mask: "torch.Tensor") -> "Past":
-        # transformers' cache has no way to be made of keys and values; a pass exchanges those of a layer for longer
-        # ones and never writes into them, so that copies may share them.
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        for layer, (keys, values) in zip(cache.layers, tensors, strict=True):
-            layer.keys, layer.values = keys, values
-        return Past(cache, mask)
+    def hide(self) -> None:
+        """Nothing of it is to be looked at."""
+        self.mask = self.mask * 0
 
 
 def _wide(tensor: "torch.Tensor", width: int) -> "torch.Tensor":
@@ -118,8 +112,9 @@ def forward(
     past: Past | None = None,
     last: int = 1,
 ) -> "tuple[torch.Tensor, Past]":
-    """(logits [batch, last or more, vocabulary], what has been read then) of `ids`, `mask` and `positions`, each
-    [batch, length], behind `past`.
+    """(logits [batch, last, vocabulary], what has been read then) of a batch behind `past`.
+
+    ids, mask, positions: each [batch, length].
 
     Logits are computed for the last positions only where the model can: of a vocabulary of 100,000 they are most of the
     memory that a long batch takes.
@@ -132,7 +127,7 @@ def forward(
         input_ids=ids,
         attention_mask=whole,
         position_ids=positions,
-        past_key_values=None if past is None else past.copied_cache(),
+        past_key_values=None if past is None else past.cache,
         use_cache=True,
         **last_only,
     )

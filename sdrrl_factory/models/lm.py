@@ -10,7 +10,7 @@ from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.models.checkpoint import check_checkpoint
 from sdrrl_factory.models.likelihoods import Likelihoods
 from sdrrl_factory.models.prompt_format import PromptFormat, check_format
-from sdrrl_factory.models.prompts import lacking_token
+from sdrrl_factory.models.prompts import lacking_token, no_chat_template
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +75,8 @@ class LM(Likelihoods):
             self.model = self.model.float()  # half precision is slow, or missing, on CPUs
         self.model = self.model.to(device).eval()
         self.prompt_format = PromptFormat(tokenizer, path, template, enable_thinking, chat_template_kwargs)
+        if not template and not tokenizer.chat_template:
+            raise no_chat_template(path)
         if template:
             # LLaMA-Factory gives the tokenizer what the template needs; the model has no embedding of it.
             unknown = [i for i in self.encode("?") if i >= self.model.get_input_embeddings().num_embeddings]

@@ -52,8 +52,6 @@ class PromptFormat:
 
             with under("template"):
                 self._encode, self.stops = prompt_format(tokenizer, template, enable_thinking)
-        elif not tokenizer.chat_template:
-            raise no_chat_template(path)
 
     def encode(self, user: str, system: str = "") -> list[int]:
         """The token ids of the prompt up to where the answer begins; "" leaves the template its own system prompt."""
@@ -62,6 +60,9 @@ class PromptFormat:
     def _by_chat_template(self, user: str, system: str) -> list[int]:
         from jinja2 import TemplateError
 
+        # Only here: likelihoods of plain text need no format.
+        if not self.tokenizer.chat_template:
+            raise no_chat_template(self.path)
         turns = [{"role": "user", "content": user}]
         if system:
             turns.insert(0, {"role": "system", "content": system})

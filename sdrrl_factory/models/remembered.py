@@ -305,7 +305,8 @@ class RememberedModel:
         return [{"format": form, "precision": str(weights.dtype)[6:], "device": weights.device.type}]
 
     def _tokens_of_text(self, text: str) -> int:
-        return len(self.likelihoods.encode(text))
+        # A server needs no order.
+        return len(text) if self._server else len(self.likelihoods.encode(text))
 
     def _tokens_of_pair(self, pair: tuple[str, str]) -> int:
         return self._tokens_of_text(pair[0]) + self._tokens_of_text(pair[1])

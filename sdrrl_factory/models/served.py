@@ -79,12 +79,12 @@ class ServedLikelihoods(Likelihoods):
         choices = self._complete([_request(self.way, row) for row in rows])
         for of_row, choice in zip(tokens, choices, strict=True):
             likeliest = self._read(_next_tokens, choice)
-            names = [self.tokenizer.decode([token]) for token in of_row]
-            values = [likeliest.get(token, likeliest.get(name)) for token, name in zip(of_row, names, strict=True)]
-            if None in values:
+            # A server that gives no ids names a token by its text.
+            names = [token if token in likeliest else self.tokenizer.decode([token]) for token in of_row]
+            if not likeliest.keys() >= set(names):
                 what = f"{self._server.base_url} names {len(likeliest)} next tokens, and not all that are asked about"
                 raise UserError(what, "evaluate the checkpoint itself", key="base_url")
-            out.append(values)
+            out.append([likeliest[name] for name in names])
         return out
 
     def _complete(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -44,6 +44,7 @@ _REFUSAL = re.compile(
     r"|extra (inputs|fields)|deprecated|no longer",
     re.IGNORECASE,
 )
+_LIKELIHOODS = re.compile(r"\b(echo|(prompt_)?logprobs)\b")
 _WORDS = 100  # characters of the server's words in a record's reason
 
 
@@ -323,7 +324,7 @@ class Server:
             extra |= asked.pop("extra_body", {})
         if extra:
             asked["extra_body"] = extra
-        endpoint = self._client.chat.completions if is_chat else self._client.completions
+        endpoint: Any = self._client.chat.completions if is_chat else self._client.completions
         try:
             reply = endpoint.with_raw_response.create(model=self.model, **asked)
         except openai.APIConnectionError as err:
@@ -338,6 +339,9 @@ class Server:
                 return _generation(body) if is_chat else _choice(body)
             status = _status_in(error, body)
         refused = _refused(error, asked) if status in (400, 422) else []
+        if not refused and not is_chat and _LIKELIHOODS.search(_message(error)):
+            # llama.cpp's status is 500 where it says that it has no echo: no other try would help.
+            raise _Failure(str(status), again=False, message=_message(error))
         if not refused:
             raise self._status(status, headers, error)
         # What it refuses is left out from now on only if that helps: a message may name a key for another reason.
