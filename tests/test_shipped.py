@@ -70,7 +70,10 @@ def test_recipes_name_their_schema_and_keep_to_it(name):
                 if isinstance(child, dict):
                     node = group["properties"][key]
                     # The key `task` tells whose keys an entry under `tasks` has.
-                    mapping = node.get("items", {}).get("discriminator", {}).get("mapping")
+                    # Beside those of the tasks that are here stands what a task of one's own is.
+                    items = node.get("items", {})
+                    branches = [items, *items.get("anyOf", [])]
+                    mapping = next((b["discriminator"]["mapping"] for b in branches if "discriminator" in b), None)
                     node = mapping[child["task"]] if mapping else json.dumps(node)
                     name = re.search(r"#/\$defs/(\w+)", node)[1]
                     groups.append((schema["$defs"][name] | {"required": []}, child))
