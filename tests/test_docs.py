@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
+from sdrrl_factory import __version__
 from tests.conftest import ROOT, command
 from tests.links import anchors, broken
 
@@ -78,3 +80,12 @@ def test_the_messages_of_the_page_are_those_of_the_tools():
     for message in messages:
         pattern = re.compile(".*".join(map(re.escape, message.strip(". ").split("..."))), re.DOTALL)
         assert any(pattern.search(text) for text in texts), message
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__ and citation["cff-version"] == "1.2.0"
+    paper = citation["preferred-citation"]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace(">", " ").split())
+    authors = ", ".join(f"{author['given-names']} {author['family-names']}" for author in paper["authors"])
+    assert f"{authors}: *{paper['title']}*. ACL {paper['year']}." in readme
