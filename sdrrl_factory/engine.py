@@ -546,7 +546,8 @@ class _Start:
         os.environ.update(self.environment, SDRRL_THREADS=threads, OMP_NUM_THREADS=threads)
         self.logs.mkdir(parents=True, exist_ok=True)
         with open(self.logs / f"worker-{socket.gethostname()}-{os.getpid()}.log", "a", encoding="utf-8") as log:
-            sys.stdout.flush(), sys.stderr.flush()
+            sys.stdout.flush()
+            sys.stderr.flush()
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
 

@@ -135,7 +135,10 @@ class RoundTrip:
     def answer(self, segments: Sequence[str], hop: Hop, reason: str) -> None:
         """As of `Stage`."""
         with under("translator"):
-            self._engine.give_up(segments, *hop, reason) if reason else self._engine.answer(segments, *hop)
+            if reason:
+                self._engine.give_up(segments, *hop, reason)
+            else:
+                self._engine.answer(segments, *hop)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """A text that cannot be translated back scores 0."""

@@ -74,7 +74,10 @@ class Translate(Stage):
 
     def answer(self, segments: Sequence[str], hop: Hop, tool: Engine, reason: str = "") -> None:
         with under("translator"):
-            tool.give_up(segments, *hop, reason) if reason else tool.answer(segments, *hop)
+            if reason:
+                tool.give_up(segments, *hop, reason)
+            else:
+                tool.answer(segments, *hop)
 
     def is_final(self, batch: Batch) -> bool:
         # A server may do better next time; a model of one's own would only be loaded to fail again.
