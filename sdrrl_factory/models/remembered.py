@@ -72,9 +72,9 @@ def _counted(progress: Callable[[int], None], what: str, total: int, remembered:
 class RememberedModel:
     """An `LM`, or a server in its place, which is asked each distinct input once; not even loaded if all are known.
 
-    Some batches of an `LM`, or a single answer of a server, are kept before more is asked. They are cut from what is
-    missing, longest first, hence are the same after a kill: not even a rounding differs. What a server failed at
-    (finish "error: ...") is not kept: the next run asks it again.
+    Some batches of an `LM`, or a single answer of a server, are kept before more is asked. They are cut from all
+    inputs, longest first, hence are the same after a kill: not even a rounding differs. What a server failed at (finish
+    "error: ...") is not kept: the next run asks it again.
 
     Args:
         memory: where the answers are kept.
@@ -175,7 +175,7 @@ class RememberedModel:
             ask = partial(self._ask_server, max_new_tokens, temperature)
         else:
             begun = self._begun(prompts, after, temperature) if after else {}
-            ask = partial(self._ask_lm, max_new_tokens, temperature, batch_size, begun, stop)
+            ask = partial(self._ask_lm, max_new_tokens, temperature, batch_size, begun, stop, prompts)
         report = partial(_counted, progress) if progress else self._report
         answers = self._values(kind, what, prompts, ask, report)
         generations = [without_scaffolding(Generation(*answer)) for answer in answers]
@@ -219,8 +219,9 @@ class RememberedModel:
         begun: Mapping[_Prompt, list[int]],
         stop: Sequence[str],
         prompts: list[_Prompt],
+        missing: list[_Prompt],
     ) -> _Batches:
-        portions = self._portions(prompts, _KEPT * batch_size, self._tokens_of_prompt, _text_of_prompt)
+        portions = self._portions(prompts, missing, _KEPT * batch_size, self._tokens_of_prompt, _text_of_prompt)
         # The tokens that are there go with their prompts: a portion is all that a worker is given.
         batches = [[(prompt, begun.get(prompt, [])) for prompt in portion] for portion in portions]
         compute = partial(self._generations, max_new_tokens, temperature, batch_size, stop)
@@ -335,7 +336,7 @@ class RememberedModel:
         """
 
         def ask(missing: list) -> _Batches:
-            return self._computed(compute, self._portions(missing, at_a_time, size, text))
+            return self._computed(compute, self._portions(inputs, missing, at_a_time, size, text))
 
         whole_kind = partial(kind_of, kind, **self.identity, **settings)
         return self._values(whole_kind, what, inputs, ask, self._report if what else silent)
@@ -348,17 +349,26 @@ class RememberedModel:
                 yield batches[i], values
 
     def _portions(
-        self, inputs: list, at_a_time: int, size: Callable[[Any], int], text: Callable[[Any], str]
+        self,
+        inputs: Sequence[Any],
+        missing: list,
+        at_a_time: int,
+        size: Callable[[Any], int],
+        text: Callable[[Any], str],
     ) -> list[list]:
-        """The largest first: what memory does not hold is known at once. Those whose texts begin alike are together, so
-        that this is read once; what all texts begin with does not make them alike."""
+        """What is missing of `inputs`, cut as they would be cut if all were.
+
+        The largest first: what memory does not hold is known at once. Those whose texts begin alike are together, so
+        that this is read once; what all texts begin with does not make them alike.
+        """
+        distinct = list({key_of(one): one for one in inputs}.values())
         # Measured where the batches are computed: only there is the model's tokenizer.
-        chunks = [inputs[start : start + _CHUNK] for start in range(0, len(inputs), _CHUNK)]
+        chunks = [distinct[start : start + _CHUNK] for start in range(0, len(distinct), _CHUNK)]
         sizes: dict[str, int] = {}
         for chunk, values in self._computed(partial(_sizes, size), chunks):
             sizes |= zip(map(key_of, chunk), values, strict=True)
         # Sorted, texts that begin alike are neighbours, and the first and the last one have the least in common.
-        by_text = sorted(inputs, key=text)
+        by_text = sorted(distinct, key=text)
         common = len(commonprefix([text(by_text[0]), text(by_text[-1])]))
         groups: list[list[Any]] = []
         for one in by_text:
@@ -368,7 +378,10 @@ class RememberedModel:
                 groups.append([one])
         groups.sort(key=lambda group: -max(sizes[key_of(one)] for one in group))
         order = [one for group in groups for one in group]
-        return [order[start : start + at_a_time] for start in range(0, len(order), at_a_time)]
+        asked = {key_of(one) for one in missing}
+        portions = [order[start : start + at_a_time] for start in range(0, len(order), at_a_time)]
+        portions = [[one for one in portion if key_of(one) in asked] for portion in portions]
+        return [portion for portion in portions if portion]
 
     def _tell(self, count: int) -> None:
         """Of answers within a batch that is not kept yet."""

@@ -315,3 +315,36 @@ def test_answers_that_cannot_be_written_are_one_line(spy, remembered):
     model.memory._db.execute("PRAGMA max_page_count=2")  # a full disk
     with pytest.raises(UserError, match="cannot be written .database or disk is full.; make room"):
         model.text_loss([f"{user} {n}" * 20 for user in USERS for n in range(5)], BATCH)
+
+
+class Chooser:
+    """Gives every choice the length of its prompt, and is killed before its call number `calls`."""
+
+    def __init__(self, calls: int):
+        self.calls, self.asked = calls, []
+
+    def choose(self, questions, batch_size):
+        if len(self.asked) == self.calls:
+            raise KeyboardInterrupt
+        self.asked.append([prompt for prompt, _ in questions])
+        return [[-float(len(prompt))] for prompt, _ in questions]
+
+
+def test_questions_on_one_passage_are_asked_together_also_after_a_kill(remembered, monkeypatch):
+    monkeypatch.setattr(remembered_model, "_KEPT", 1)
+    draw = random.Random(3)
+    passages = [f"{i} {'x' * 90} " for i in range(4)]
+    questions = [(passages[i % 4] + "?" * draw.randint(1, 200), [" A"]) for i in range(14)]
+    draw.shuffle(questions)
+    whole = Chooser(99)
+    expected = remembered(lambda: whole, "whole.sqlite").choose(questions, 3)
+    assert expected == [[-float(len(prompt))] for prompt, _ in questions]
+    order = [prompt[0] for portion in whole.asked for prompt in portion]
+    assert all(len(portion) == 3 for portion in whole.asked[:-1])
+    assert sum(a != b for a, b in zip(order, order[1:], strict=False)) == 3  # each passage in one piece
+    for kept in range(1, len(whole.asked)):
+        killed, rest = Chooser(kept), Chooser(99)
+        with pytest.raises(KeyboardInterrupt):
+            remembered(lambda killed=killed: killed, f"{kept}.sqlite").choose(questions, 3)
+        assert remembered(lambda rest=rest: rest, f"{kept}.sqlite").choose(questions, 3) == expected
+        assert killed.asked + rest.asked == whole.asked
