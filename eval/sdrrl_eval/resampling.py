@@ -126,6 +126,8 @@ def interval(parts: Sequence[Statistics], seed: int = SEED) -> tuple[float, floa
             size = min(size, float(parts[0].table[:, 1].sum()))
         low, high = wilson(share * size, size)
         return 100 * low, 100 * high
+    if not error:
+        return score, score  # an unbounded score whose items are all alike: nothing tells how uncertain it is
     degrees = max(len(names), 2) - 1
     if degrees <= len(_STUDENT):
         point = _STUDENT[degrees - 1]

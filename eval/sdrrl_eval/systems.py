@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sdrrl_factory
 from sdrrl_eval.compare.command import compare
 from sdrrl_eval.compare.runs import ENGLISH
 from sdrrl_eval.measure import checkpoint, runner
 from sdrrl_eval.measure.recipe import CheckpointKeys, EvalConfig, check
 from sdrrl_eval.measure.task import Part
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.log import log_file, say
 from sdrrl_factory.models.hub import is_hub_id
 
 _LANG, _SYSTEM = "{lang}", "{system}"
@@ -66,21 +68,22 @@ def run(
     whole = runner.read_plan(config)
     for one in ones:
         runner.writable(one.config.output_dir, one.parts(whole.parts))
-    list_path = overlap_list or str(Path(config.output_dir) / "overlap.jsonl")
-    overlap = runner.overlap_of(whole.parts, training_files, list_path)
-    # 2. All that the checkpoints are asked, one in memory at a time.
-    asked = []
-    for number, one in enumerate(ones, 1):
-        print(f"{number} of {len(ones)}: {_title(one)}, {one.config.model}", flush=True)
-        asked.append(runner.ask(one.config, one.parts(whole.parts)))
-    # 3. The scores.
-    evaluations = []
-    for one, answered in zip(ones, asked, strict=True):
-        print(f"{_title(one)}:")
-        evaluations.append(runner.write_scores(answered, whole, recipe_path, overlap))
-    # 4. One table.
-    report = _compare(config, ones)
-    runner.print_missing(evaluations)
+    out = Path(config.output_dir)
+    with log_file(out / "eval.log", f"sdrrl {sdrrl_factory.__version__} eval {recipe_path}"):
+        overlap = runner.overlap_of(whole.parts, training_files, overlap_list or str(out / "overlap.jsonl"))
+        # 2. All that the checkpoints are asked, one in memory at a time.
+        asked = []
+        for number, one in enumerate(ones, 1):
+            say(f"{number} of {len(ones)}: {_title(one)}, {one.config.model}")
+            asked.append(runner.ask(one.config, one.parts(whole.parts)))
+        # 3. The scores.
+        evaluations = []
+        for one, answered in zip(ones, asked, strict=True):
+            say(f"{_title(one)}:")
+            evaluations.append(runner.write_scores(answered, whole, recipe_path, overlap))
+        # 4. One table.
+        report = _compare(config, ones)
+        runner.print_missing(evaluations)
     return {"evaluations": evaluations, "report": report}
 
 
@@ -195,5 +198,5 @@ def _compare(config: EvalConfig, ones: Sequence[Checkpoint]) -> str | None:
     out = Path(config.output_dir)
     report = comparison.write(out / "report.html", json_file=out / "scores.json", csv_file=out / "scores.csv")
     comparison.print()
-    print(f"report: {report}")
+    say(f"report: {report}")
     return str(report)

@@ -2,12 +2,18 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from sdrrl_eval.measure import answers
+from sdrrl_eval.measure import checkpoint as checkpoint_module
 from sdrrl_eval.measure.recipe import EvalConfig
 from sdrrl_eval.measure.task import Task
+from sdrrl_factory.models.lm import Generation
+from sdrrl_factory.models.remembered import RememberedModel
 from sdrrl_factory.recipe import load
 
 ENGLISH = ["The river is wide and deep near the old town.", "She bought three red apples.", "Nobody knew the answer."]
@@ -24,6 +30,38 @@ def task_of(**keys) -> Task:
         json.dump({"model": "m", "output_dir": "o", "tasks": [keys]}, f)
         f.flush()
         return load(EvalConfig, f.name).config.tasks[0]
+
+
+class FakeLM:
+    """An LM whose tokens are words, with two more around a prompt; every third answer reaches the limit.
+
+    For what stands around the model: no test of it needs torch.
+    """
+
+    def __init__(self, context: int = 10_000):
+        self.model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=context))
+        self.model.config.get_text_config = lambda: self.model.config
+
+    def encode(self, user: str, system: str = "") -> list[int]:
+        return [0, *range(len(user.split()) + len(system.split())), 0]
+
+    def tokenizer(self, texts: list[str]) -> dict[str, list[list[int]]]:
+        return {"input_ids": [list(range(len(text.split()))) for text in texts]}
+
+    def generate(self, users, max_new_tokens, *args, **kwargs) -> list[Generation]:
+        finishes = ["length" if len(user) % 3 == 0 else "stop" for user in users]
+        return [Generation(user.split()[-1], finish) for user, finish in zip(users, finishes, strict=True)]
+
+    def choose(self, prompts, choices, batch_size) -> list[list[float]]:
+        return [[-float((len(prompt) + i) % 7) for i, _ in enumerate(choices)] for prompt in prompts]
+
+
+def without_torch(monkeypatch: pytest.MonkeyPatch, load: Callable[[EvalConfig], FakeLM]) -> None:
+    """Let `load` give the language model of every evaluation, known by its name alone."""
+    monkeypatch.setattr(checkpoint_module, "load", load)
+    monkeypatch.setattr(RememberedModel, "identity", property(lambda self: {"model": self._checkpoint[0]}))
+    monkeypatch.setattr(RememberedModel, "conditions", lambda self: {"format": "words"})
+    monkeypatch.setattr(answers, "computed_in", lambda precision: None)
 
 
 def without_times(results: str) -> str:

@@ -14,7 +14,7 @@ from sdrrl_eval.measure.task import Item, Part
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.rows import read_rows
 from tests.conftest import ROOT
-from tests.eval.conftest import task_of
+from tests.eval.conftest import FakeLM, task_of, without_torch
 
 XLSUM = str(ROOT / "tests/data/xlsum")
 
@@ -87,6 +87,37 @@ def test_a_scored_reference_needs_room_too():
     assert not fit(Part(chrf, None, "spa", items, "", (), 10), Letters(52), "cut").left_out
 
 
+@pytest.mark.parametrize(("context", "policy"), [(110, "cut"), (110, "leave_out"), (10_000, "cut")])
+def test_what_does_not_fit_is_counted_beside_every_score(tmp_path, monkeypatch, capsys, context, policy):
+    """Articles of 5, 105 and 305 words, answers of 10 tokens: the runner with a model whose tokens are words."""
+    rows = [
+        {"id": str(n), "title": "t", "text": " ".join(f"w{i}" for i in range(n)), "summary": f"w{n}"}
+        for n in (5, 105, 305)
+    ]
+    (tmp_path / "spanish_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    without_torch(monkeypatch, lambda config: FakeLM(context))
+    task = task_of(task="xlsum", path=str(tmp_path), langs=["spa"], max_new_tokens=10)
+    keys = dict(model="some/model", tasks=[task], output_dir=str(tmp_path / "out"), long_prompts=policy)
+    results = runner.run(EvalConfig(**keys), "r.yaml")
+    said = capsys.readouterr().out
+    written = list(read_rows(tmp_path / "out/predictions/xlsum.spa.jsonl"))
+    if context == 10_000:
+        assert [len(row.values["prompt"].split()) for row in written] == [14, 114, 314]
+        assert not any({"cut_prompts", "left_out"} & score.get("remarks", {}).keys() for score in results["scores"])
+        return
+    counts = {"cut": {"cut_prompts": 2}, "leave_out": {"left_out": 2}}[policy]
+    for score in results["scores"]:
+        assert counts.items() <= score["remarks"].items() and score["n"] == len(written)
+    # 9 words of the instruction, 2 tokens of the format and 10 of the answer leave 89 words of the article.
+    lengths = {"cut": [14, 98, 98], "leave_out": [14]}[policy]
+    assert [len(row.values["prompt"].split()) for row in written] == lengths
+    assert [row.values.get("prompt_cut", False) for row in written] == [n == 98 for n in lengths]
+    assert f"2 prompts {'cut' if policy == 'cut' else 'left out'}: longer than the context of 110 tokens" in said
+    about = results["parts"]["xlsum.spa"]
+    assert (about["context"], about["cut"]) == (110, 2 if policy == "cut" else 0)
+    assert about["left_out"] == ([] if policy == "cut" else ["105", "305"])
+
+
 def shortened(checkpoint: str, folder: Path, context: int) -> str:
     shutil.copytree(checkpoint, folder)
     path = folder / "config.json"
@@ -145,7 +176,7 @@ def test_a_context_of_96_tokens(checkpoint, tmp_path, build, capsys):
     moved = runner.run(EvalConfig(tasks=tasks[:1], **keys | {"model": str(tmp_path / "moved")}), "r.yaml")
     assert moved["scores"] == results["scores"]
     # The choices alone are longer.
-    with pytest.raises(UserError, match="^tasks.0: belebele.eng: no prompt fits into the context of 96 tokens"):
+    with pytest.raises(UserError, match="^tasks.0: belebele.eng: no prompt leaves room for its answer in the"):
         runner.run(EvalConfig(tasks=tasks[1:], **keys | {"model": str(tmp_path / "moved")}), "r.yaml")
     left = runner.run(EvalConfig(tasks=tasks[1:], long_prompts="leave_out", **keys | {"model": checkpoint}), "r.yaml")
     assert "remarks" not in left["scores"][0]  # the whole model has room

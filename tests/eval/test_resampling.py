@@ -333,6 +333,7 @@ def test_a_score_without_any_spread_still_has_an_interval():
     nothing = mt.statistics(CHRF(), ["aaa"] * 30, ["bbb"] * 30)
     low, high = interval([nothing])
     assert low == 0 < high < 12
+    assert interval([resampling.ratio([(3.0, 2.0)] * 8, bounds=(0.0, math.inf))]) == (1.5, 1.5)  # a loss
     one = interval([resampling.ratio([(40.0, 1.0)], bounds=(0.0, 100.0))])
     assert one[0] < 40 < one[1]
 

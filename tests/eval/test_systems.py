@@ -2,7 +2,6 @@
 
 import gc
 import json
-import shutil
 import threading
 import weakref
 
@@ -16,8 +15,7 @@ from sdrrl_eval.measure.tasks.translation import Translation
 from sdrrl_factory.cli import main
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.models import server as client
-from sdrrl_factory.models.lm import LM
-from tests.eval.conftest import task_of
+from tests.eval.conftest import FakeLM, task_of, without_torch
 from tests.eval.test_comet import FakeComet
 from tests.eval.test_server_eval import Fake
 
@@ -136,23 +134,22 @@ def test_each_checkpoint_is_asked_its_language_and_the_data_are_read_once(data, 
     assert (out / "report.html").is_file() and (out / "scores.csv").is_file()
 
 
-def test_comet_comes_once_when_no_language_model_is_in_memory(data, checkpoint, monkeypatch):
+def test_comet_comes_once_when_no_language_model_is_in_memory(data, monkeypatch):
     """Two checkpoints and a base: three models are loaded in turn, each gone before the next, all before COMET."""
-    for i, name in enumerate(("base", "spa_sdrrl", "por_sdrrl")):
-        shutil.copytree(checkpoint, data / name)
-        # Another checkpoint by its hash, with the same answers.
-        with (data / name / "config.json").open("a") as file:
-            file.write(" " * i)
-    alive, most, made, init = [], [], [], LM.__init__
+    for name in ("base", "spa_sdrrl", "por_sdrrl"):
+        (data / name).mkdir()
+        (data / name / "config.json").write_text("{}")
+    alive, most, made = [], [], []
 
     def count() -> int:
         gc.collect()
         return sum(lm() is not None for lm in alive)
 
-    def spy(self, *args, **kwargs):
+    def load(config) -> FakeLM:
         most.append(count())
-        alive.append(weakref.ref(self))
-        init(self, *args, **kwargs)
+        lm = FakeLM()
+        alive.append(weakref.ref(lm))
+        return lm
 
     class Scorer(FakeComet):
         def score(self, rows):
@@ -164,7 +161,7 @@ def test_comet_comes_once_when_no_language_model_is_in_memory(data, checkpoint, 
             made.append(Scorer())
         return made[0]
 
-    monkeypatch.setattr(LM, "__init__", spy)
+    without_torch(monkeypatch, load)
     monkeypatch.setattr(comet, "scorer", scorer)
     task = task_of(task="translation", path=str(data / "flores"), langs=["spa", "por"], metrics=["comet"])
     whole = config(data, [str(data / "base"), f"{data}/{{lang}}_sdrrl"], max_new_tokens=4)

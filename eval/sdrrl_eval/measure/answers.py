@@ -1,6 +1,7 @@
 """What the model under evaluation says: each answer and loss is kept as it comes, so a killed evaluation goes on."""
 
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -87,12 +88,11 @@ class Answers(RememberedModel):
 
     def release(self) -> None:
         """Let go of the model, if it was loaded: memory is free for COMET, or for the next checkpoint."""
-        if self.__dict__.pop("model", None) is None:
-            return
-        import torch
-
+        self.__dict__.pop("model", None)
         gc.collect()
-        torch.cuda.empty_cache()
+        # Nothing was computed by torch where a server answers, or the memory.
+        if torch := sys.modules.get("torch"):
+            torch.cuda.empty_cache()
 
     # --- room in the context; remembered, so that a whole evaluation is repeated without the model
 
