@@ -41,10 +41,12 @@ class Compare:
             }
         self.report = gr.HTML(padding=False, elem_id="sdrrl-compare-report")
         self.panel.connect(_result, [*self.downloads.values(), self.report])
-        self.evaluations.focus(_list_evaluations, None, [self.evaluations], **QUIET)
-        self.train_log.focus(_list_trainings, None, [self.train_log], **QUIET)
         asked = [self.evaluations, self.train_log, self.paper, self.holm, self.panel.runs, page.lang]
         go.click(self._start, asked, self.panel.outputs, **QUIET)
+
+    def opened(self, tab: gr.Tab) -> None:
+        """What was measured meanwhile, when the step is opened."""
+        tab.select(_lists, None, [self.evaluations, self.train_log], **QUIET)
 
     @property
     def loaded(self) -> list[Any]:
@@ -52,8 +54,7 @@ class Compare:
 
     def load(self, lang: str | None) -> Updates:
         run = self.panel.latest()
-        lists = [_list_evaluations(), _list_trainings()]
-        return [*lists, *self.panel.show(run.id if run else None, lang)]
+        return [*_lists(), *self.panel.show(run.id if run else None, lang)]
 
     def _start(
         self, chosen: list[str], train_log: str | None, paper: str, holm: bool, run_id: str | None, lang: str | None
@@ -89,12 +90,8 @@ def evaluations() -> list[str]:
     return [str(path.parent) for path in files_below("runs", "results.json", 3)]
 
 
-def _list_evaluations() -> Any:
-    return gr.update(choices=evaluations())
-
-
-def _list_trainings() -> Any:
-    return gr.update(choices=losses.trainings())
+def _lists() -> Updates:
+    return [gr.update(choices=evaluations()), gr.update(choices=losses.trainings())]
 
 
 def _paper() -> list[str]:

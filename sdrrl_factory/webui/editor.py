@@ -8,6 +8,7 @@ from sdrrl_factory.errors import UserError
 from sdrrl_factory.webui import look, recipes
 from sdrrl_factory.webui.locales import label, word
 from sdrrl_factory.webui.panel import Page, Updates
+from sdrrl_factory.webui.runs import Run
 
 
 class Editor:
@@ -33,12 +34,24 @@ class Editor:
         self.problems = gr.HTML(padding=False, elem_id=f"sdrrl-{self.kind}-problems")
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "show_api": False}
         self.recipe.input(self._open, [self.recipe, page.lang], [self.code, self.saved], **quiet)
-        self.recipe.focus(self._list, [self.folder], [self.recipe], **quiet)
+        # Not when the list is opened: new choices would close it under the pointer.
+        for event in (self.folder.blur, self.folder.submit):
+            event(self.choices, [self.folder], [self.recipe], **quiet)
         self.code.change(self.check, [self.code, page.lang], [self.problems], trigger_mode="always_last", **quiet)
-        self.save.click(self._save, [self.code, self.file, page.lang], [self.saved], **quiet)
+        self.save.click(self._save, [self.code, self.file, page.lang], [self.saved], **quiet).then(
+            self.choices, [self.folder], [self.recipe], **quiet
+        )
 
-    def first_text(self) -> str:
-        return recipes.text_of(self._first, self.kind)
+    @property
+    def loaded(self) -> list[Any]:
+        """What `load` fills when the page is opened."""
+        return [self.recipe, self.code]
+
+    def load(self, run: Run | None) -> tuple[str | None, str]:
+        """(recipe of the list, text): the run's own, which no list has, or the first of the shipped ones."""
+        if run and run.recipe:
+            return None, run.recipe
+        return self._first, recipes.text_of(self._first, self.kind)
 
     def check(self, text: str, lang: str | None) -> str:
         """The mistakes of the text, as HTML."""
@@ -47,7 +60,8 @@ class Editor:
     def _choices(self, folder: str) -> list[tuple[str, str]]:
         return recipes.listed(self.kind, folder)
 
-    def _list(self, folder: str) -> Any:
+    def choices(self, folder: str) -> Any:
+        """The choices, with what is in one's own folder now."""
         return gr.update(choices=self._choices(folder))
 
     def _open(self, name: str | None, lang: str | None) -> Updates:

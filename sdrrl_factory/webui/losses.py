@@ -1,5 +1,6 @@
 """The loss of each subset: below LLaMA-Factory's own curve in its Train tab, and in the step Train."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,4 +58,6 @@ def curves_svg(folder: str) -> str:
     """The curves of a training's log as SVG. Raises: UserError where the log has none."""
     from sdrrl_eval.compare.curves import read_curves, svg
 
-    return svg(read_curves(str(Path(folder, "trainer_log.jsonl"))))
+    drawn = svg(read_curves(str(Path(folder, "trainer_log.jsonl"))))
+    # matplotlib's style sheet is for every element, within a page for the whole page's.
+    return re.sub(r"<style.*?</style>", "", drawn, flags=re.DOTALL)

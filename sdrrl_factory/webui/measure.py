@@ -37,18 +37,20 @@ class Measure:
         self.scores = gr.HTML(padding=False, elem_id="sdrrl-eval-scores")
         self.panel.connect(_result, [self.scores])
         code = self.editor.code
-        self.checkpoint.focus(_list_checkpoints, None, [self.checkpoint], **QUIET)
         self.checkpoint.input(choose, [code, self.checkpoint], [code], **QUIET)
         go.click(self._start, [code, self.panel.runs, page.lang], self.panel.outputs, **QUIET)
 
+    def opened(self, tab: gr.Tab) -> None:
+        """What trainings and exports have written meanwhile, when the step is opened."""
+        tab.select(_list_checkpoints, None, [self.checkpoint], **QUIET)
+
     @property
     def loaded(self) -> list[Any]:
-        return [self.editor.code, *self.panel.outputs]
+        return [*self.editor.loaded, *self.panel.outputs]
 
     def load(self, lang: str | None) -> Updates:
         run = self.panel.latest()
-        text = run.recipe if run and run.recipe else self.editor.first_text()
-        return [text, *self.panel.show(run.id if run else None, lang)]
+        return [*self.editor.load(run), *self.panel.show(run.id if run else None, lang)]
 
     def _start(self, text: str, run_id: str | None, lang: str | None) -> Updates:
         try:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import gradio as gr
 
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.webui import look, runs
-from sdrrl_factory.webui.locales import label
+from sdrrl_factory.webui.locales import label, word
 from sdrrl_factory.webui.runs import Run
 
 SECONDS = 2  # between two looks at a run
@@ -75,9 +76,12 @@ class Panel:
         self.runs.input(self.show, chosen, self.outputs, **quiet)
         self.stop.click(self._stop, chosen, self.outputs, **quiet)
 
-    def choices(self) -> list[tuple[str, str]]:
-        """(what is shown, id) of the runs, newest first."""
-        return [(f"{run.what} · {run.id.split('-', 1)[1]}", run.id) for run in runs.all_runs(*self._kinds)[:100]]
+    def choices(self, lang: str | None) -> list[tuple[str, str]]:
+        """(what it is, when it began and its state; its id) of the runs, newest first."""
+        return [
+            (f"{run.what} · {datetime.fromtimestamp(run.started):%m-%d %H:%M:%S} · {word(run.state, lang)}", run.id)
+            for run in runs.all_runs(*self._kinds)[:100]
+        ]
 
     def latest(self) -> Run | None:
         """The run to look at first: one at work, or else the last one started."""
@@ -89,7 +93,7 @@ class Panel:
         run = runs.find(run_id)
         is_running = run is not None and run.state == "running"
         return [
-            gr.update(choices=self.choices(), value=run.id if run else None),
+            gr.update(choices=self.choices(lang), value=run.id if run else None),
             look.state(run, lang, *lines),
             run.log if run else "",
             gr.update(interactive=is_running),

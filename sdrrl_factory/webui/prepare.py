@@ -65,13 +65,13 @@ class Prepare:
     @property
     def loaded(self) -> list[Any]:
         """What `load` fills when the page is opened."""
-        return [self.editor.code, *self.fields.values(), *self.panel.outputs]
+        return [*self.editor.loaded, *self.fields.values(), *self.panel.outputs]
 
     def load(self, lang: str | None) -> Updates:
         """The run that is at work, or was last, with its recipe; before the first one the demo's."""
         run = self.panel.latest()
-        text = run.recipe if run and run.recipe else self.editor.first_text()
-        return [text, *read_fields(text), *self.panel.show(run.id if run else None, lang)]
+        name, text = self.editor.load(run)
+        return [name, text, *read_fields(text), *self.panel.show(run.id if run else None, lang)]
 
     def _open_fields(self, name: str | None) -> Updates:
         try:

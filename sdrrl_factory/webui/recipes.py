@@ -16,7 +16,7 @@ from sdrrl_factory.errors import Mistakes, UserError
 from sdrrl_factory.files import atomic_write, read_text
 from sdrrl_factory.recipe import Group, Recipe, load, read
 from sdrrl_factory.shipped import recipes as shipped
-from sdrrl_factory.webui.folders import refuse_outside
+from sdrrl_factory.webui.folders import is_inside, refuse_outside
 
 KINDS = ("prepare", "eval")
 _MAX_BYTES, _MAX_DEPTH, _MAX_NODES = 100_000, 20, 20_000
@@ -174,7 +174,8 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def listed(kind: str, folder: str) -> list[tuple[str, str]]:
     """(what is shown, what it stands for) of the shipped recipes of a kind and those in one's own folder."""
-    own = [path for path in sorted(Path(folder).glob("*.yaml")) if path.is_file()] if folder else []
+    paths = sorted(Path(folder).glob("*.yaml")) if folder and is_inside(folder) else []
+    own = [path for path in paths if path.is_file() and is_inside(str(path))]
     carried = {name: path for name, path in shipped().items() if name.startswith(f"{kind}/")}
     real = {path.resolve() for path in carried.values()}
     return [(name, name) for name in carried] + [(str(path), str(path)) for path in own if path.resolve() not in real]

@@ -25,11 +25,11 @@ def add_tab(blocks: gr.Blocks, engine: Any) -> None:
         with gr.Tabs():
             with page.add("step_prepare", gr.Tab(elem_id="sdrrl-prepare", **label("step_prepare"))):
                 prepare = Prepare(page)
-            with page.add("step_train", gr.Tab(elem_id="sdrrl-train", **label("step_train"))):
+            with page.add("step_train", gr.Tab(elem_id="sdrrl-train", **label("step_train"))) as train_tab:
                 train = Train(page, prepare)
-            with page.add("step_measure", gr.Tab(elem_id="sdrrl-measure", **label("step_measure"))):
+            with page.add("step_measure", gr.Tab(elem_id="sdrrl-measure", **label("step_measure"))) as measure_tab:
                 measure = Measure(page)
-            with page.add("step_compare", gr.Tab(elem_id="sdrrl-compare", **label("step_compare"))):
+            with page.add("step_compare", gr.Tab(elem_id="sdrrl-compare", **label("step_compare"))) as compare_tab:
                 compare = Compare(page)
         page.lang.change(
             page.change_lang,
@@ -39,5 +39,8 @@ def add_tab(blocks: gr.Blocks, engine: Any) -> None:
             show_progress="hidden",
             show_api=False,
         )
+        train.opened(train_tab)
+        measure.opened(measure_tab)
+        compare.opened(compare_tab)
         for step in (prepare, train, measure, compare):
             blocks.load(step.load, [page.lang], step.loaded, queue=False, show_progress="hidden", show_api=False)

@@ -27,6 +27,7 @@ class Train:
     """The components of the step and what they do."""
 
     def __init__(self, page: Page, prepare: Prepare):
+        self._lang = page.lang
         with gr.Row():
             self.dataset_dir = page.add("dataset_dir", gr.Textbox(value="data", scale=1, **label("dataset_dir")))
             self.sets = page.add("sets", gr.Dropdown(choices=[], value=None, scale=3, **label("sets")))
@@ -39,18 +40,26 @@ class Train:
         self.timer = gr.Timer(2 * SECONDS, active=False)
 
         into = [page.element("train.dataset_dir"), page.element("train.dataset")]
-        fill.click(self._fill, [self.dataset_dir, self.sets, page.lang], [*into, self.filled], **QUIET).then(
+        # Queued, as gradio shows errors of such events alone.
+        loud: dict[str, Any] = {"show_progress": "hidden", "show_api": False}
+        outputs = [*into, self.filled]
+        fill.click(self._fill, [self.dataset_dir, self.sets, page.lang], outputs, **loud).success(
             None, None, None, js=_OPEN_TRAIN_TAB
         )
-        prepare.train_on.click(
-            self._fill_from_run, [prepare.panel.runs, page.lang], [*into, self.filled], **QUIET
-        ).then(None, None, None, js=_OPEN_TRAIN_TAB)
-        self.sets.focus(self._list_sets, [self.dataset_dir], [self.sets], **QUIET)
-        self.training.focus(self._list_trainings, None, [self.training], **QUIET)
+        prepare.train_on.click(self._fill_from_run, [prepare.panel.runs, page.lang], outputs, **loud).success(
+            None, None, None, js=_OPEN_TRAIN_TAB
+        )
+        for event in (self.dataset_dir.blur, self.dataset_dir.submit):
+            event(self._list_sets, [self.dataset_dir], [self.sets], **QUIET)
         shown = [self.curves, self.timer]
         self.training.input(self._curves, [self.training, page.lang], shown, **QUIET)
         self.timer.tick(self._curves, [self.training, page.lang], shown, **QUIET)
         refresh.click(self._latest, [page.lang], [self.training, *shown], **QUIET)
+
+    def opened(self, tab: gr.Tab) -> None:
+        """What was prepared and trained meanwhile, when the step is opened."""
+        tab.select(self._list_sets, [self.dataset_dir], [self.sets], **QUIET)
+        tab.select(self._latest, [self._lang], [self.training, self.curves, self.timer], **QUIET)
 
     @property
     def loaded(self) -> list[Any]:
@@ -66,10 +75,8 @@ class Train:
         return [gr.update(choices=found, value=first), *self._curves(first, lang)]
 
     def _list_sets(self, dataset_dir: str) -> Any:
-        return gr.update(choices=set_choices(dataset_dir))
-
-    def _list_trainings(self) -> Any:
-        return gr.update(choices=losses.trainings())
+        choices = set_choices(dataset_dir)
+        return gr.update(choices=choices, value=choices[0] if choices else None)
 
     def _curves(self, folder: str | None, lang: str | None) -> Updates:
         if not folder or folder not in losses.trainings():
@@ -84,7 +91,7 @@ class Train:
     def _fill(self, dataset_dir: str, chosen: str | None, lang: str | None) -> Updates:
         names = set_names(dataset_dir, chosen or "")
         if not names:
-            return [gr.skip(), gr.skip(), look.refused(word("no_sets", lang))]
+            raise gr.Error(word("no_sets", lang), print_exception=False)
         return _filled(dataset_dir, names, lang)
 
     def _fill_from_run(self, run_id: str | None, lang: str | None) -> Updates:
@@ -96,7 +103,7 @@ class Train:
             names = [name for folder in folders for name in set_names(dataset_dir, f"{folder}: {system}")]
             if names:
                 return _filled(dataset_dir, names, lang)
-        return [gr.skip(), gr.skip(), look.refused(word("no_sets", lang))]
+        raise gr.Error(word("no_sets", lang), print_exception=False)
 
 
 def _filled(dataset_dir: str, names: list[str], lang: str | None) -> Updates:

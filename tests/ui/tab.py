@@ -52,17 +52,29 @@ class Tab:
         self.page = page
 
     def open(self, step: str) -> None:
-        """Go to a step; on a phone the last tabs are behind a button with dots."""
+        """Go to a step; a page that has only just come takes no click yet, so it is clicked until it opens."""
+        from playwright.sync_api import TimeoutError
+
+        wanted = self.page.get_by_role("tab", name=re.compile(rf"· {step}$")).locator("visible=true").first
         # LLaMA-Factory's first tab is always there, once the page is.
         self.page.get_by_role("tab", name="Train", exact=True).locator("visible=true").first.wait_for()
-        names = (re.compile("^SDRRL$"), re.compile(rf"· {step}$"))
-        for number, name in enumerate(names):
-            tab = self.page.get_by_role("tab", name=name).locator("visible=true")
-            if number or tab.count():
-                tab.first.click()
-            else:
-                self.page.locator(".overflow-menu > button").first.click()
-                self.page.locator(".overflow-dropdown button", has_text=name).click()
+        for _ in range(30):
+            self._click_tab("SDRRL")
+            try:
+                wanted.wait_for(timeout=4000)
+                break
+            except TimeoutError:
+                continue
+        wanted.click()
+
+    def _click_tab(self, name: str) -> None:
+        """On a phone the last tabs are behind a button with dots."""
+        tab = self.page.get_by_role("tab", name=name, exact=True).locator("visible=true")
+        if tab.count():
+            tab.first.click()
+        else:
+            self.page.locator(".overflow-menu > button").first.click()
+            self.page.locator(".overflow-dropdown button", has_text=name).click()
 
     def choose(self, label: str, value: str) -> None:
         box = self.page.locator("#sdrrl").get_by_label(label, exact=True).locator("visible=true").first

@@ -93,6 +93,12 @@ def test_only_recipes_are_opened(name, folder):
         recipes.text_of(name, "prepare")
 
 
+@pytest.mark.parametrize("folder_", ["../outside", "link", "/etc", "~", "", "none", "data/../../outside"])
+def test_no_folder_of_outside_is_listed(folder, folder_):
+    (folder / "link").symlink_to(folder.parent / "outside")
+    assert all(value.startswith("prepare/") for _, value in recipes.listed("prepare", folder_))
+
+
 def test_a_recipe_is_saved_among_ones_own(folder):
     assert recipes.save(DEMO, "mine/a.yaml", "prepare").read_text() == DEMO
     assert ("mine/a.yaml", "mine/a.yaml") in recipes.listed("prepare", "mine")
