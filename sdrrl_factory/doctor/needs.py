@@ -17,11 +17,12 @@ from sdrrl_factory.recipe import Recipe, load
 if TYPE_CHECKING:
     from sdrrl_eval.measure.recipe import EvalConfig
     from sdrrl_eval.measure.task import Part
+    from sdrrl_factory.study.recipe import StudyConfig
     from sdrrl_factory.transfer.recipe import PrepareConfig
 
 
 def needs(kind: str, recipe: Recipe[dict[str, Any]], overrides: Sequence[str]) -> Iterator[Finding]:
-    """What there is to say of a recipe of the kind (prepare, train, export, eval), as it is found."""
+    """What there is to say of a recipe of the kind (prepare, train, export, eval, study), as it is found."""
     try:
         if kind == "train":
             yield from _train(recipe)
@@ -29,6 +30,8 @@ def needs(kind: str, recipe: Recipe[dict[str, Any]], overrides: Sequence[str]) -
             yield from _export(recipe)
         elif kind == "prepare":
             yield from _prepare(recipe, overrides)
+        elif kind == "study":
+            yield from _study(recipe, overrides)
         else:
             yield from _eval(recipe, overrides)
     except Mistakes as err:
@@ -246,6 +249,27 @@ def _too_long(config: "EvalConfig", parts: list["Part"]) -> str:
     count = sum(len(too_long(part, lengths)) for part in parts)
     how = "cut at the article's end or left out" if config.long_prompts == "cut" else "left out"
     return f"; {count} prompts longer than the context of {lengths.window()[0]} tokens: {how}" if count else ""
+
+
+# --- study
+
+
+def _study(recipe: Recipe, overrides: Sequence[str]) -> Iterator[Finding]:
+    from sdrrl_factory.study.checks import snakemake_version
+    from sdrrl_factory.study.recipe import StudyConfig
+
+    loaded = load(StudyConfig, recipe.path, overrides)
+    yield attempt(loaded, "snakemake", snakemake_version)
+    yield attempt(loaded, "steps", _steps, loaded)
+
+
+def _steps(loaded: "Recipe[StudyConfig]") -> str:
+    from sdrrl_factory.study.checks import check_recipes
+    from sdrrl_factory.study.plan import plan
+
+    planned = plan(loaded.config, "")
+    check_recipes(loaded, planned)
+    return f"{len(planned.steps)}, and what their recipes name is there"
 
 
 # --- of several kinds

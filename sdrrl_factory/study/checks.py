@@ -4,15 +4,24 @@ Each command checks its own recipe when its turn comes; here their checks are ma
 study's key: what `sdrrl eval` would call tasks.0.path is eval.tasks.0.path.
 """
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic import ValidationError
 
-from sdrrl_factory.errors import under
+from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.mistakes import mistakes
 from sdrrl_factory.recipe import Group, Recipe
 from sdrrl_factory.study.plan import Plan
 from sdrrl_factory.study.recipe import StudyConfig
+
+
+def snakemake_version() -> str:
+    """Raises: UserError where Snakemake is not installed."""
+    try:
+        return version("snakemake")
+    except PackageNotFoundError:
+        raise UserError("study needs Snakemake", "pip install 'sdrrl-factory[study]'") from None
 
 
 def check_recipes(recipe: Recipe[StudyConfig], planned: Plan) -> None:

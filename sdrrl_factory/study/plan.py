@@ -25,10 +25,11 @@ from sdrrl_factory.recipe import read
 from sdrrl_factory.study.recipe import StudyConfig, StudyTable, merged
 from sdrrl_factory.study.systems import BASE, SYSTEMS, System
 
-# Keys of the recipes that say where things are and how a model is run; what is measured does not depend on them.
+# Keys of the recipes that say where things are, how a model is run, or what else is made; what is measured does not
+# depend on them.
 _LOCATION = {
-    "prepare": ("name", "dataset_dir", "work_dir", "memory", "overwrite", "shard_size"),
-    "train": ("dataset_dir", "output_dir"),
+    "prepare": ("name", "systems", "dataset_dir", "work_dir", "memory", "overwrite", "shard_size"),
+    "train": ("dataset_dir", "dataset", "output_dir"),
     "export": ("model_name_or_path", "adapter_name_or_path", "export_dir"),
     "eval": ("model", "output_dir", "memory", "batch_size"),
 }
@@ -205,7 +206,8 @@ class _Planner:
             "export": self._export_keys(training),
             "eval": self._eval_keys(training.backbone, code, ""),
         }
-        return Measured(id_, training.backbone, code, system, training.budget, training.seed, _plain(record))
+        plain = {"sets": list(training.system.sets)} | _plain(record)
+        return Measured(id_, training.backbone, code, system, training.budget, training.seed, plain)
 
     def _measure(self, one: Measured) -> None:
         from sdrrl_factory.study.kept import is_kept

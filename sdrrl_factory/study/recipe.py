@@ -44,6 +44,7 @@ class StudyTable(Group):
     """Systems side by side, trained alike."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """What it is called in files and on the command line."""
     title: str | None = None
     """Above the table; null: its name."""
     systems: list[str] = Field(min_length=1)
@@ -82,7 +83,9 @@ class StudyConfig(Group):
     languages: list[str] = Field(min_length=1)
     """ISO 639-3 codes, each a checkpoint a system; what a benchmark has not of one is left out, and said."""
     backbones: list[Backbone] = Field(min_length=1)
+    """The models that are trained."""
     tables: list[StudyTable] = Field(min_length=1)
+    """What is compared: a table each."""
     budgets: dict[str, dict[str, JsonValue]] = Field(min_length=1)
     """Name -> keys of the train recipe: how long a system is trained."""
     source_lang: str = "eng"

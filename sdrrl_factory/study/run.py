@@ -21,7 +21,7 @@ from sdrrl_eval import show
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.files import atomic_write
 from sdrrl_factory.recipe import Recipe
-from sdrrl_factory.study.checks import check_recipes
+from sdrrl_factory.study.checks import check_recipes, snakemake_version
 from sdrrl_factory.study.kept import keep, seconds
 from sdrrl_factory.study.plan import Plan, Step, plan
 from sdrrl_factory.study.recipe import StudyConfig
@@ -42,7 +42,7 @@ def study(recipe: Recipe[StudyConfig], overrides: Sequence[str], cores: int | No
         print(f"left out  {line}")
     lock = _locked(config.folder)
     with lock:
-        _require_snakemake()
+        snakemake_version()
         check_recipes(recipe, planned)
         _write(config, planned)
         arguments = shlex.split(options)
@@ -130,13 +130,6 @@ def _estimate(config: StudyConfig, planned: Plan, step: Step) -> float | None:
 
 
 # --- Snakemake
-
-
-def _require_snakemake() -> None:
-    try:
-        import snakemake  # noqa: F401
-    except ImportError:
-        raise UserError("study needs Snakemake", "pip install 'sdrrl-factory[study]'") from None
 
 
 def _locked(folder: Path) -> FileLock:

@@ -15,6 +15,7 @@ from sdrrl_eval.compare.runs import Run
 from sdrrl_eval.compare.shared import SharedScore, average, average_over_languages
 from sdrrl_eval.compare.tables import Block, Cell, Line, Table
 from sdrrl_factory.errors import UserError
+from sdrrl_factory.study import picture
 from sdrrl_factory.study.kept import Kept, read_kept
 from sdrrl_factory.study.plan import Plan, systems
 from sdrrl_factory.study.recipe import Backbone, StudyConfig, StudyTable
@@ -29,11 +30,13 @@ class Made:
     """The tables of a study.
 
     text: in Markdown. shown: the same as data, for the terminal. missing: the systems that tables lack, a line each.
+    pictures: file name -> SVG, a picture a table.
     """
 
     text: str
     shown: list[Table]
     missing: list[str]
+    pictures: dict[str, str]
 
 
 def tables(config: StudyConfig, plan: Plan) -> Made:
@@ -44,7 +47,7 @@ def tables(config: StudyConfig, plan: Plan) -> Made:
     kept = list(read_kept(config, plan))
     if not kept:
         raise UserError("nothing is measured yet", "run the study first", at=str(config.kept_folder))
-    parts, shown, missing = [], [], []
+    parts, shown, missing, pictures = [], [], [], {}
     for backbone in config.backbones:
         for table in config.tables:
             cells = _cells(config, table, [run for run in kept if run.one.backbone == backbone.name])
@@ -55,12 +58,14 @@ def tables(config: StudyConfig, plan: Plan) -> Made:
                 missing.append(f"{backbone.name}, {table.name}: not measured yet: {', '.join(absent)}")
             if len(there) < 2:
                 continue
-            made, legend = _compared(config, backbone, table, cells, there)
+            made, legend, drawn = _compared(config, backbone, table, cells, there)
             shown += made
             title = table.title or table.name
             heading = f"{title}, {backbone.name}" if len(config.backbones) > 1 else title
-            parts.append(f"## {heading}\n\n{markdown(made, legend)}")
-    return Made("\n".join(parts), shown, missing)
+            file = f"{config.name}-{backbone.name}-{table.name}.svg"
+            pictures[file] = drawn
+            parts.append(f"## {heading}\n\n![{heading}]({file})\n\n{markdown(made, legend)}")
+    return Made("\n".join(parts), shown, missing, pictures)
 
 
 def _cells(config: StudyConfig, table: StudyTable, kept: Sequence[Kept]) -> Cells:
@@ -80,8 +85,8 @@ def _is_whole(config: StudyConfig, table: StudyTable, cells: Cells, system: str)
 
 def _compared(
     config: StudyConfig, backbone: Backbone, table: StudyTable, cells: Cells, names: Sequence[str]
-) -> tuple[list[Table], str]:
-    """The tables of systems, the first being the one that the others are tested against; and their legend."""
+) -> tuple[list[Table], str, str]:
+    """(the tables of systems, the first being the one that the others are tested against; legend; picture)."""
     labels = [backbone.name if name == BASE else systems(config)[name].label for name in names]
     # 1. Each score in each language, its seeds pooled.
     by_language: dict[str, list[SharedScore]] = {}
@@ -106,7 +111,8 @@ def _compared(
     if table.paper:
         made += published.beside([_as_run(label, i, scores) for i, label in enumerate(labels)], table.paper)
     tests = [p for score in averages + single for p in score.tests]
-    return made, _legend(labels[0], len(table.seeds), len(tests))
+    drawn = picture.svg(averages or single, labels, order)
+    return made, _legend(labels[0], len(table.seeds), len(tests)), drawn
 
 
 def _of_language(
@@ -205,11 +211,14 @@ def _legend(first: str, seeds: int, tests: int) -> str:
 
 
 def write(config: StudyConfig, made: Made, command: str) -> Path:
-    """The Markdown file; returns its path."""
+    """The Markdown file, and the pictures beside it; returns its path."""
     from sdrrl_factory.files import atomic_write, refuse_foreign
 
     path, mark = config.markdown_file, "<!-- written by `sdrrl study`"
     refuse_foreign(path, mark)
+    for name, drawn in made.pictures.items():
+        refuse_foreign(path.with_name(name), "<svg")
+        atomic_write(path.with_name(name), drawn)
     missing = "".join(f"\n{line}\n" for line in made.missing)
     atomic_write(path, f"{mark}: {command} --tables -->\n\n{made.text}{missing}")
     return path

@@ -134,6 +134,17 @@ def test_the_base_is_measured_with_the_format_it_is_trained_in(tmp_path):
     assert keys[0]["model"] == "models/smollm2-135m"
 
 
+def test_a_run_is_known_by_what_made_it_not_by_what_else_is_made(tmp_path):
+    """Another system, another folder: what is kept stays kept. Another threshold: it is measured again."""
+    one = "smollm2.spa.tsft.epochs.1"
+    record = planned(tmp_path).measured[one].record
+    assert record["sets"] == ["tsft"] and record["train"]["seed"] == 1 and record["prepare"]["target_lang"] == "spa"
+    more = planned(tmp_path, "tables.0.systems=[tsft, cit, xcot]", f"output_dir={tmp_path}/elsewhere")
+    assert more.measured[one].record == record
+    for key in ("prepare.quality.threshold=0.5", "train.learning_rate=2.0e-4", "eval.max_samples=10"):
+        assert planned(tmp_path, key).measured[one].record != record
+
+
 def test_commands_are_printed_to_copy(tmp_path, capsys):
     keys = [f"output_dir={tmp_path}/study", f"kept={tmp_path}/kept"]
     print_commands(load_study(SMALL, keys), keys)
