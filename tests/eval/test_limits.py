@@ -144,12 +144,9 @@ def test_a_context_of_96_tokens(checkpoint, tmp_path, build, capsys):
     from transformers import AutoTokenizer
 
     model = build(checkpoint, tmp_path / "model", 96)
-    tasks = [
-        task_of(task="xlsum", path=XLSUM, langs=["spa"], max_new_tokens=8),
-        task_of(task="belebele", path=str(ROOT / "tests/data/belebele"), langs=["eng"]),
-    ]
-    keys = dict(model=model, output_dir=str(tmp_path / "out"), batch_size=4)
-    results = runner.run(EvalConfig(tasks=tasks[:1], **keys), "r.yaml")
+    task = task_of(task="xlsum", path=XLSUM, langs=["spa"], max_new_tokens=8)
+    keys = dict(model=model, tasks=[task], output_dir=str(tmp_path / "out"), batch_size=4)
+    results = runner.run(EvalConfig(**keys), "r.yaml")
     said = capsys.readouterr().out
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     rows = [json.loads(line) for line in (tmp_path / "out/predictions/xlsum.spa.jsonl").open(encoding="utf-8")]
@@ -173,26 +170,42 @@ def test_a_context_of_96_tokens(checkpoint, tmp_path, build, capsys):
     assert (about["context"], about["cut"], about["left_out"]) == (96, len(cut), [])
     # The same without the model: its lengths are remembered.
     shutil.move(model, tmp_path / "moved")
-    moved = runner.run(EvalConfig(tasks=tasks[:1], **keys | {"model": str(tmp_path / "moved")}), "r.yaml")
-    assert moved["scores"] == results["scores"]
-    # The choices alone are longer.
-    with pytest.raises(UserError, match="^tasks.0: belebele.eng: no prompt leaves room for its answer in the"):
-        runner.run(EvalConfig(tasks=tasks[1:], **keys | {"model": str(tmp_path / "moved")}), "r.yaml")
-    left = runner.run(EvalConfig(tasks=tasks[1:], long_prompts="leave_out", **keys | {"model": checkpoint}), "r.yaml")
-    assert "remarks" not in left["scores"][0]  # the whole model has room
+    keys |= {"model": str(tmp_path / "moved")}
+    assert runner.run(EvalConfig(**keys), "r.yaml")["scores"] == results["scores"]
+    # An answer as long as the context leaves nothing to ask.
+    keys |= {"tasks": [task.model_copy(update={"max_new_tokens": 96})]}
+    with pytest.raises(
+        UserError, match="^tasks.0: xlsum.spa: no prompt leaves room for its answer in the context of 96"
+    ):
+        runner.run(EvalConfig(**keys), "r.yaml")
 
 
 def test_the_passage_of_a_question_is_cut(checkpoint, tmp_path):
-    model = shortened(checkpoint, tmp_path / "model", 400)
+    from transformers import AutoTokenizer
+
     task = task_of(task="belebele", path=str(ROOT / "tests/data/belebele"), langs=["eng"])
     keys = dict(tasks=[task], output_dir=str(tmp_path / "out"), batch_size=4)
-    results = runner.run(EvalConfig(model=model, **keys), "r.yaml")
-    [score] = results["scores"]
-    rows = [json.loads(line) for line in (tmp_path / "out/predictions/belebele.eng.jsonl").open(encoding="utf-8")]
-    assert 0 < score["remarks"]["cut_prompts"] == sum(bool(row.get("prompt_cut")) for row in rows)
-    assert all(row["prompt"].startswith("P: ") and row["prompt"].endswith("\nAnswer:") for row in rows)
-    left = runner.run(EvalConfig(model=model, long_prompts="leave_out", **keys), "r.yaml")["scores"][0]
-    assert left["n"] + left["remarks"]["left_out"] == score["n"] and left["remarks"]["left_out"] > 0
+
+    def asked(model: str, **more) -> tuple[dict, list[dict]]:
+        [score] = runner.run(EvalConfig(model=model, **keys, **more), "r.yaml")["scores"]
+        return score, [row.values for row in read_rows(tmp_path / "out/predictions/belebele.eng.jsonl")]
+
+    score, rows = asked(checkpoint)
+    assert "remarks" not in score and len(rows) == 6
+    # Room for the shorter prompts, and the letter behind them.
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    lengths = sorted(len(tokenizer(row["prompt"])["input_ids"]) for row in rows)
+    context = lengths[2] + 1
+    longer = sum(length + 1 > context for length in lengths)
+    model = shortened(checkpoint, tmp_path / "model", context)
+    score, cut = asked(model)
+    assert 0 < longer == score["remarks"]["cut_prompts"] == sum(bool(row.get("prompt_cut")) for row in cut)
+    assert all(row["prompt"].startswith("P: ") and row["prompt"].endswith("\nAnswer:") for row in cut)
+    assert all(len(tokenizer(row["prompt"])["input_ids"]) + 1 <= context for row in cut)
+    for whole, row in zip(rows, cut, strict=True):
+        assert whole["prompt"].split("\nQ: ")[1] == row["prompt"].split("\nQ: ")[1]
+    score, left = asked(model, long_prompts="leave_out")
+    assert len(left) == score["n"] == 6 - longer and score["remarks"] == {"left_out": longer}
 
 
 @pytest.mark.parametrize(
