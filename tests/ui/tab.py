@@ -77,7 +77,8 @@ class Tab:
             self.page.locator(".overflow-dropdown button", has_text=name).click()
 
     def choose(self, label: str, value: str) -> None:
-        box = self.page.locator("#sdrrl").get_by_label(label, exact=True).locator("visible=true").first
+        # Where several can be chosen, the label's text goes on with what it informs of.
+        box = self.page.locator("#sdrrl").get_by_label(re.compile(rf"^\s*{label}\b")).locator("visible=true").first
         box.click()
         self.page.get_by_role("option", name=value, exact=True).click()
 
