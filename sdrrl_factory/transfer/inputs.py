@@ -86,7 +86,9 @@ def checks(config: PrepareConfig) -> Iterator[Check]:
         yield Check("translator", partial(_translator, config, code))
     if asks_generator(config):
         yield Check("generator", partial(_generator, config))
-        yield _generator_model(config)
+        # A server without an address is told above.
+        if config.generator.backend != "server" or config.generator.base_url:
+            yield _generator_model(config)
     if translates:
         yield from _translator_model(config)
         for code in codes:
