@@ -108,6 +108,8 @@ def test_every_key_of_every_group_has_its_row_in_the_documentation():
             inner = [key.annotation, *get_args(key.annotation)]
             groups += [g for g in inner if isinstance(g, type) and issubclass(g, Group) and g not in groups]
     assert len(groups) > 10 and "keep_ground_truth" in rows
+    # What a key does is said, too.
+    assert not re.findall(r"^\| `.*\|  \|$", text, re.MULTILINE)
 
 
 def test_a_page_without_a_models_table_is_refused():

@@ -85,6 +85,7 @@ class ServerConfig(Group):
     """An OpenAI-compatible server; `model` is then the name it knows the checkpoint by."""
 
     base_url: str
+    """The address, up to and with /v1."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the server's key."""
     concurrency: int = Field(default=8, ge=1)
@@ -122,12 +123,13 @@ class EvalConfig(Group):
     systems: list[str] = []
     """What {system} in models stands for, the base first; []: all that are there."""
     tasks: list[AnyTask] = Field(min_length=1)
+    """What is measured, in this order."""
     output_dir: str
     """Gets results.json and predictions/."""
     memory: str | None = None
     """Where answers are kept, an SQLite file; null: memory.sqlite in the `runs` of output_dir, else beside it."""
     adapter: str | None = None
-    """A LoRA folder put over the model."""
+    """The folder of a LoRA adapter of the model."""
     template: str | None = None
     """The LLaMA-Factory template; null: the checkpoint's own chat template."""
     enable_thinking: bool | None = None
@@ -137,6 +139,7 @@ class EvalConfig(Group):
     system_prompt: str | None = None
     """Before every question; a task may set its own."""
     server: ServerConfig | None = None
+    """Asks an OpenAI-compatible server instead of a checkpoint in process."""
     max_samples: int | None = Field(default=None, ge=1)
     """So many items of every file; null takes all."""
     draw: Literal["random", "first"] = "random"

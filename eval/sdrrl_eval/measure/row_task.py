@@ -38,6 +38,7 @@ class RowTask(PromptedTask):
     only: dict[str, str] = {}
     """Only rows with these values, field -> value, with holes for the language; a row without the field counts."""
     prompt: str
+    """What is asked; its holes are the names in `fields`."""
 
     def zero_shot(self) -> list[Part]:
         """One part a language."""

@@ -28,6 +28,7 @@ class Task(Group):
     task: str
     """Which benchmark."""
     path: str
+    """Where the benchmark lies; each task says below which file or folder it takes."""
     langs: list[str] = Field(min_length=1)
     """ISO 639-3 codes."""
     name: str | None = Field(default=None, pattern=r"^[\w+-]+$")
