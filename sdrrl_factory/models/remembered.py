@@ -239,7 +239,7 @@ class RememberedModel:
             temperature=temperature,
             seeds=[prompt.seed or 0 for prompt in prompts],
             systems=[prompt.system for prompt in prompts],
-            begun=starts,
+            begun=list(starts),
             stop=stop,
             progress=self._tell,
         )

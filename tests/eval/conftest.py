@@ -52,8 +52,8 @@ class FakeLM:
         finishes = ["length" if len(user) % 3 == 0 else "stop" for user in users]
         return [Generation(user.split()[-1], finish) for user, finish in zip(users, finishes, strict=True)]
 
-    def choose(self, prompts, choices, batch_size) -> list[list[float]]:
-        return [[-float((len(prompt) + i) % 7) for i, _ in enumerate(choices)] for prompt in prompts]
+    def choose(self, questions, batch_size) -> list[list[float]]:
+        return [[-float((len(prompt) + i) % 7) for i, _ in enumerate(choices)] for prompt, choices in questions]
 
 
 def without_torch(monkeypatch: pytest.MonkeyPatch, load: Callable[[EvalConfig], FakeLM]) -> None:

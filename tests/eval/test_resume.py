@@ -135,9 +135,9 @@ class Spy:
         self.batches.append(list(texts))
         return self.lm.text_loss(texts, batch_size)
 
-    def answer_loss(self, pairs, batch_size):
+    def answer_loss(self, pairs, batch_size, system=""):
         self.batches.append(list(pairs))
-        return self.lm.answer_loss(pairs, batch_size)
+        return self.lm.answer_loss(pairs, batch_size, system)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def stage(tmp_path):
 def test_only_the_drawn_records_are_asked(stage, tiny):
     asked, done = [], []
 
-    def generate(users, max_new_tokens, batch_size, temperature, seeds, systems):
+    def generate(users, max_new_tokens, batch_size, temperature, seeds, systems, **further):
         asked.append((users, systems, max_new_tokens, batch_size))
         return [Generation(u.upper(), "stop") for u in users]
 
