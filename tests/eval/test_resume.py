@@ -274,6 +274,12 @@ class FakeServer:
     def __init__(self, failing=()):
         self.failing, self.asked = failing, []
 
+    def left_out(self) -> set[str]:
+        return set()
+
+    def leave_out(self, keys) -> None:
+        assert not keys
+
     def stream(self, conversations, max_tokens, temperature, seeds):
         for i, [turn] in sorted(enumerate(conversations), key=lambda pair: pair[0] % 2):
             user = turn["content"]

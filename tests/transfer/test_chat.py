@@ -26,7 +26,7 @@ def answering(*answers):
         asked.append(([t[0]["content"] for t in turns], max_tokens, temperature))
         yield from enumerate(answers)
 
-    chat._model._server = SimpleNamespace(stream=stream, base_url=SERVED.base_url)
+    chat._model._server = SimpleNamespace(stream=stream, base_url=SERVED.base_url, left_out=set, leave_out=list)
     return chat, asked
 
 

@@ -167,7 +167,9 @@ def test_a_server_is_asked_once_more_for_what_was_cut_off(stage):
             yield i, Generation(f"at {max_tokens}", "length" if is_cut else "stop")
 
     with work.open() as tool:
-        tool.model._server = SimpleNamespace(stream=stream, base_url="http://127.0.0.1:9/v1")
+        tool.model._server = SimpleNamespace(
+            stream=stream, base_url="http://127.0.0.1:9/v1", left_out=set, leave_out=list
+        )
         out = work(batch_of("GDG"), tool)
     assert asked == [("x", 9), ("z\ni", 9), ("x", 50)]
     assert out["response"] == ["at 50", None, "at 9"] and out["response_finish"] == ["stop", None, "stop"]
@@ -205,7 +207,9 @@ def test_a_server_is_asked_the_same_way(stage):
             yield i, replies[turns[-1]["content"]]
 
     with work.open(done.append) as tool:
-        tool.model._server = SimpleNamespace(stream=stream, base_url="http://127.0.0.1:9/v1")
+        tool.model._server = SimpleNamespace(
+            stream=stream, base_url="http://127.0.0.1:9/v1", left_out=set, leave_out=list
+        )
         out = work(batch_of("GDG"), tool)
         user, system = {"role": "user", "content": "z\ni"}, {"role": "system", "content": "s"}
         assert asked == [([[{"role": "user", "content": "x"}], [system, user]], 9, 0.5)]
@@ -228,7 +232,9 @@ def test_a_thought_is_no_training_answer(stage):
     with work.open() as tool:
         sent = tool.model._server.extra_body
         assert sent == {"top_k": 1, "chat_template_kwargs": {"enable_thinking": True, "a": 1}}
-        tool.model._server = SimpleNamespace(stream=stream, base_url="http://127.0.0.1:9/v1")
+        tool.model._server = SimpleNamespace(
+            stream=stream, base_url="http://127.0.0.1:9/v1", left_out=set, leave_out=list
+        )
         out = work(batch_of("GDG"), tool)
     assert out["response"] == ["A", None, ""] and out["response_finish"] == ["stop", None, "length"]
 
