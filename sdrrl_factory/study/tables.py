@@ -47,7 +47,10 @@ def tables(config: StudyConfig, plan: Plan) -> Made:
     kept = list(read_kept(config, plan))
     if not kept:
         raise UserError("nothing is measured yet", "run the study first", at=str(config.kept_folder))
-    parts, shown, missing, pictures = [], [], [], {}
+    parts: list[str] = []
+    shown: list[Table] = []
+    missing: list[str] = []
+    pictures: dict[str, str] = {}
     for backbone in config.backbones:
         for table in config.tables:
             cells = _cells(config, table, [run for run in kept if run.one.backbone == backbone.name])
