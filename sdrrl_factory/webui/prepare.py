@@ -38,7 +38,7 @@ class Prepare:
             with gr.Column(scale=3, min_width=320):
                 self.editor.place(page)
             with gr.Column(scale=2, min_width=300), page.add("fields", gr.Accordion(open=True, **label("fields"))):
-                self.fields = {}
+                self.fields: dict[str, Any] = {}
                 for row in FIELDS:
                     with gr.Row():
                         self.fields |= {key: page.add(key, _field(key)) for key in row}

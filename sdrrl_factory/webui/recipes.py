@@ -127,8 +127,8 @@ def _refuse_bombs(text: str) -> None:
             nodes += isinstance(event, yaml.NodeEvent)
             if isinstance(event, yaml.AliasEvent):
                 raise UserError(f"*{event.anchor} refers to another place", "write it out", at=line)
-            if getattr(event, "tag", None):
-                raise UserError(f"{event.tag} is a tag", "write the value without it", at=line)
+            if tag := getattr(event, "tag", None):
+                raise UserError(f"{tag} is a tag", "write the value without it", at=line)
             if depth > _MAX_DEPTH or nodes > _MAX_NODES:
                 raise UserError("too deep or too long for a recipe", "take it apart", at=line)
     except yaml.YAMLError as err:

@@ -55,26 +55,27 @@ class Tab:
         """Go to a step; a page that has only just come takes no click yet, so it is clicked until it opens."""
         from playwright.sync_api import TimeoutError
 
-        wanted = self.page.get_by_role("tab", name=re.compile(rf"· {step}$")).locator("visible=true").first
+        tabs = self.page.get_by_role("tab")
         # LLaMA-Factory's first tab is always there, once the page is.
-        self.page.get_by_role("tab", name="Train", exact=True).locator("visible=true").first.wait_for()
+        tabs.filter(has_text=re.compile(r"^\s*Train\s*$")).locator("visible=true").first.wait_for()
         for _ in range(30):
-            self._click_tab("SDRRL")
+            self._click_tab("body", "SDRRL")
             try:
-                wanted.wait_for(timeout=4000)
+                tabs.filter(has_text="1 ·").locator("visible=true").first.wait_for(timeout=4000)
                 break
             except TimeoutError:
                 continue
-        wanted.click()
+        self._click_tab("#sdrrl", f"· {step}")
 
-    def _click_tab(self, name: str) -> None:
+    def _click_tab(self, around: str, text: str) -> None:
         """On a phone the last tabs are behind a button with dots."""
-        tab = self.page.get_by_role("tab", name=name, exact=True).locator("visible=true")
+        block = self.page.locator(around)
+        tab = block.get_by_role("tab").filter(has_text=text).locator("visible=true")
         if tab.count():
             tab.first.click()
         else:
-            self.page.locator(".overflow-menu > button").first.click()
-            self.page.locator(".overflow-dropdown button", has_text=name).click()
+            block.locator(".overflow-menu > button").locator("visible=true").first.click()
+            block.locator(".overflow-dropdown button", has_text=text).first.click()
 
     def choose(self, label: str, value: str) -> None:
         # Where several can be chosen, the label's text goes on with what it informs of.
