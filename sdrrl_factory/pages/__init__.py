@@ -9,6 +9,7 @@ style.css      the look that both reports share
 prepare.html   report.html of a transfer set (transfer/report.py), with prepare.css
 compare.html   report.html of a comparison (sdrrl_eval/compare/report.py), with compare.css
 charts.html    bars and histograms, drawn from charts.py
+webui/         what the tab in LlamaBoard shows of its own (webui/look.py), and its style sheet
 card.md        README.md beside a transfer set (transfer/card.py)
 """
 
