@@ -32,7 +32,7 @@ def groups(rows: Sequence[Sequence[int]], own: Sequence[int] | None = None) -> t
     """
     most = [len(row) - (own[i] if own else 1) for i, row in enumerate(rows)]
     # Sorted, rows that begin alike are neighbours, and the first and the last one have the least in common.
-    order = sorted(range(len(rows)), key=lambda i: rows[i])
+    order = sorted(range(len(rows)), key=lambda i: tuple(rows[i]))
     common = min([_shared(rows[order[0]], rows[order[-1]]), *most]) if len(rows) > 1 else 0
     out: list[Group] = []
     for i in order:

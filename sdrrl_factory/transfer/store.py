@@ -249,7 +249,7 @@ class _Questions:
         Each unit has the same number of segments, so that a run that goes on after a kill, with some units answered,
         cuts the others as they were: not even a rounding of the translator's sums differs.
         """
-        units = []
+        units: list[_Unit] = []
         for hop in self._db.execute("SELECT DISTINCT source, target FROM asked").fetchall():
             query = "SELECT text FROM asked WHERE source=? AND target=? ORDER BY length DESC, text"
             rows = self._db.execute(query, hop)
