@@ -74,16 +74,16 @@ def test_every_stage_gives_the_same_shard_in_a_fresh_process(config, tmp_path):
 
 
 CHANGES = [
-    ({"seed": 1}, {"sample", "generate", "switch", "assemble"}),
-    ({"generator": {"max_new_tokens": 7}}, {"generate"}),
-    ({"generator": {"batch_size": 1, "retries": 0}}, set()),
-    ({"quality": Quality(threshold=0.5)}, {"filter"}),
-    ({"quality": Quality(batch_size=1)}, set()),
-    ({"quality": Quality(backend="none")}, {"score", "filter"}),
-    ({"filters": Filters(max_chars=9)}, {"filter"}),
-    ({"code_switch": {"probability": 0.3}}, {"switch"}),
-    ({"answer_language": "all"}, {"assemble"}),
-    ({"work_dir": "elsewhere", "shard_size": 3}, set()),
+    ({"seed": 1}, "sample generate switch assemble"),
+    ({"generator": {"max_new_tokens": 7}}, "generate"),
+    ({"generator": {"batch_size": 1, "retries": 0}}, ""),
+    ({"quality": Quality(threshold=0.5)}, "filter"),
+    ({"quality": Quality(batch_size=1)}, ""),
+    ({"quality": Quality(backend="none")}, "score filter"),
+    ({"filters": Filters(max_chars=9)}, "filter"),
+    ({"code_switch": {"probability": 0.3}}, "switch"),
+    ({"answer_language": "all"}, "assemble"),
+    ({"work_dir": "elsewhere", "shard_size": 3}, ""),
 ]
 
 
@@ -96,7 +96,7 @@ def test_a_changed_key_is_seen_by_the_stages_that_depend_on_it(config, keys, cha
     }
     before, after = stages_of(config), stages_of(config.model_copy(update=changes))
     names = {a.name for a, b in zip(before, after, strict=True) if a.fingerprint() != b.fingerprint()}
-    assert names == changed
+    assert names == set(changed.split())
 
 
 @needs_apertium
