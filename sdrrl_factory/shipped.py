@@ -60,6 +60,8 @@ def copy(name: str, file: str) -> list[Path]:
         raise UserError("is a folder", f"name a file, e.g. {target / source.name}", at=file)
     if os.path.lexists(target):
         raise UserError("is there already", "name another file or remove it", at=file)
+    if blocking := next((folder for folder in target.parents if folder.exists() and not folder.is_dir()), None):
+        raise UserError("is a file", "name a file in a folder", at=str(blocking))
     # Its own name stands in its commands.
     text = read_text(source).replace(f"yaml_recipes/{source.parent.name}/{source.name}", file)
     parts = list(_carried(text))
