@@ -76,4 +76,4 @@ def console() -> "Console":
     """Where there is no terminal, a width that no table is broken by."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=100)
+    return Console() if sys.stdout.isatty() else Console(width=140)

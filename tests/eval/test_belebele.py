@@ -95,7 +95,11 @@ def test_examples_are_drawn_once_and_not_asked(lm, tmp_path):
     other = part_of(shots=2, examples=str(DATA / "eng_Latn.jsonl"))
     assert len(other.items) == 6 and "The vet said" in other.prompt
     # One file for all languages: English examples for everyone; the test of English is none.
-    [spanish, other] = task(shots=2, examples=str(DATA / "eng_Latn.jsonl"), langs=["spa", "fra"]).read()
+    for code in ("spa_Latn", "fra_Latn"):
+        text = (DATA / "spa_Latn.jsonl").read_text(encoding="utf-8").replace("spa_Latn", code)
+        (tmp_path / f"{code}.jsonl").write_text(text, encoding="utf-8")
+    english = str(DATA / "eng_Latn.jsonl")
+    [spanish, other] = task(path=str(tmp_path), shots=2, examples=english, langs=["spa", "fra"]).read()
     assert spanish.prompt == other.prompt and len(other.items) == 6
     # The same questions in every language: the draw is by link and number.
     own = task(shots=1, langs=["eng", "spa"]).read()
