@@ -330,8 +330,9 @@ def written(config: PrepareConfig) -> dict[str, bytes]:
     """File -> bytes of the data sets, the registry and the cards, wherever they lie."""
     folder = Path(config.dataset_dir)
     files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    # The card escapes what is Markdown in a path.
     parent = str(folder.parent).encode()
-    return {str(path.relative_to(folder)): path.read_bytes().replace(parent, b"") for path in files}
+    return {str(p.relative_to(folder)): p.read_bytes().replace(rb"\_", b"_").replace(parent, b"") for p in files}
 
 
 @pytest.fixture(scope="module")
