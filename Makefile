@@ -32,13 +32,13 @@ demo: install
 test: .venv/installed-all
 	pytest -q
 
-# The whole matrix: minutes more.
-test-all: .venv/installed-all
-	pytest -q -m 'not ui'
+# The whole matrix, and the whole road in the browser: minutes more.
+test-all: .venv/installed-all .venv/installed-ui
+	pytest -q -m ''
 
 # The web page, in a real browser.
 test-ui: .venv/installed-ui
-	pytest -q -m ui tests/ui
+	pytest -q -m 'ui and not exhaustive' tests/ui
 
 # Each cell in an environment of its own, in .matrix/.
 test-matrix: .venv/installed-all

@@ -94,7 +94,8 @@ class Tab:
         self.page.keyboard.insert_text(text)
 
     def text(self, kind: str) -> str:
-        """The recipe's text as the box shows it."""
+        """The recipe's text as the box shows it, once it is drawn."""
+        self.page.locator(f"#sdrrl-{kind}-code .cm-line").first.wait_for()
         return "\n".join(self.page.locator(f"#sdrrl-{kind}-code .cm-line").all_text_contents())
 
     def problems(self, kind: str) -> Any:

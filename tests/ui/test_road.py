@@ -9,7 +9,8 @@ from tests.ui.conftest import Board, read_rows
 from tests.ui.tab import EVAL, PREPARE, Tab, make_folder, read_json
 from tests.ui.test_webui import EXTRA, choose, write
 
-pytestmark = [pytest.mark.ui, pytest.mark.slow]
+# Minutes of real runs: `make test-all` has it.
+pytestmark = [pytest.mark.ui, pytest.mark.slow, pytest.mark.exhaustive]
 
 SUBSETS = ["LL", "TL", "LT", "TT", "mt", "comp"]
 
