@@ -13,7 +13,8 @@ import pytest
 from tests.conftest import BIN
 from tests.ui.conftest import Board
 
-pytestmark = [pytest.mark.ui, pytest.mark.slow]
+# Three servers, and times compared: `make test-all` has it.
+pytestmark = [pytest.mark.ui, pytest.mark.slow, pytest.mark.exhaustive]
 
 # LLaMA-Factory without the plugin: a Python that processes no .pth file, and so never hears of it.
 STOCK = (
