@@ -4,6 +4,7 @@ import json
 import re
 import statistics
 import sys
+import sysconfig
 import time
 import urllib.request
 from pathlib import Path
@@ -18,7 +19,7 @@ pytestmark = [pytest.mark.ui, pytest.mark.slow, pytest.mark.exhaustive]
 
 # LLaMA-Factory without the plugin: a Python that processes no .pth file, and so never hears of it.
 STOCK = (
-    "import sys, sysconfig; sys.path.append(sysconfig.get_path('purelib'));"
+    f"import sys; sys.path.append({sysconfig.get_path('purelib')!r});"
     " from llamafactory.cli import main; main(); assert 'sdrrl_factory' not in sys.modules"
 )
 LOADS = 7
