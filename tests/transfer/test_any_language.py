@@ -1,6 +1,7 @@
 """Languages beyond the paper's, from prepare to eval: a tiny checkpoint, a translator that knows these sentences."""
 
 import json
+import socket
 
 import pytest
 
@@ -75,6 +76,11 @@ class ByTable:
         return [table.get(segment.strip(), segment) for segment in segments]
 
 
+# Somebody has to be there before any work; what `make` gives in its place asks nobody.
+LISTENING = socket.create_server(("127.0.0.1", 0))
+ADDRESS = f"http://127.0.0.1:{LISTENING.getsockname()[1]}/v1"
+
+
 def recipe(tmp_path, tiny, targets, **keys) -> PrepareConfig:
     english = TEXTS["eng"]
     rows = [{"id": f"r{i}", "instruction": english[i], "output": english[i + 1]} for i in range(0, 6, 2)]
@@ -88,7 +94,7 @@ def recipe(tmp_path, tiny, targets, **keys) -> PrepareConfig:
         (tmp_path / f"words.en-{iso1}.tsv").write_text(f"milk\t{MILK.get(code, 'maziwa')}\n", encoding="utf-8")
     defaults = {
         "generator": Generator(model=str(tiny), max_new_tokens=4),
-        "translator": Translator(backend="chat", model="m", base_url="http://127.0.0.1:9/v1"),
+        "translator": Translator(backend="chat", model="m", base_url=ADDRESS),
         "quality": Quality(backend="none"),
         "code_switch": CodeSwitch(dictionary=str(tmp_path / "words.{source}-{target}.tsv"), probability=1.0),
         "parallel": Parallel(source=str(tmp_path / "pairs.{source}-{target}.tsv")),
