@@ -50,8 +50,10 @@ def continue_prompts(
         noise: put on the scores before the likeliest token is taken, which makes it a draw.
         is_over: asked of each answer at each token; transformers' loop does not ask it.
     """
-    continue_all = _by_refilling if keeps_all_keys(model) else _by_transformers
-    continue_all(model, prompts, limits, set(stops), pad, batch_size, done, noise, is_over)
+    if keeps_all_keys(model):
+        _by_refilling(model, prompts, limits, set(stops), batch_size, done, noise, is_over)
+    else:
+        _by_transformers(model, prompts, limits, set(stops), pad, batch_size, done, noise)
 
 
 def _by_refilling(
@@ -59,7 +61,6 @@ def _by_refilling(
     prompts: Sequence[list[int]],
     limits: Sequence[int],
     stops: set[int],
-    pad: int,
     batch_size: int,
     done: Done,
     noise: "Noise | None",
@@ -129,7 +130,6 @@ def _by_transformers(
     batch_size: int,
     done: Done,
     noise: "Noise | None",
-    is_over: IsOver | None,
 ) -> None:
     """The same by transformers' loop, for models whose cache cannot be cut down to some of its rows."""
     from transformers import GenerationConfig

@@ -39,7 +39,7 @@ def keep(config: StudyConfig, plan: Plan, training: str) -> list[Path]:
 
     Raises: UserError where the study has no such training.
     """
-    evaluated = [one for one in plan.measured.values() if training in (one.id, _training_id(config, one))]
+    evaluated = [one for one in plan.measured.values() if training in (one.id, one.training)]
     if not evaluated:
         raise UserError(
             f"--keep {training}: the study trains nothing of that name", "see `sdrrl study RECIPE --commands`"
@@ -60,11 +60,6 @@ def keep(config: StudyConfig, plan: Plan, training: str) -> list[Path]:
             for file in folder.glob(f"train/{pattern}"):
                 file.unlink()
     return written
-
-
-def _training_id(config: StudyConfig, one: Measured) -> str:
-    """The training's folder where it is not the evaluation's own: of a system trained once for all languages."""
-    return f"{one.backbone}.{config.source_lang}.{one.system}.{one.budget}.{one.seed}"
 
 
 def _write(target: Path, source: Path, one: Measured, log: dict[str, Any] | None) -> None:

@@ -60,6 +60,7 @@ class Measured:
 
     Attributes:
         id: of its folder. backbone, language, system, budget, seed: what it is; the untrained backbone has no budget.
+        training: the id of what made it: another than its own where one training is for all languages.
         record: the keys of all recipes that made it, by command, without what says where things are.
     """
 
@@ -69,6 +70,7 @@ class Measured:
     system: str
     budget: str = ""
     seed: int = 0
+    training: str = ""
     record: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -207,7 +209,7 @@ class _Planner:
             "eval": self._eval_keys(training.backbone, code, ""),
         }
         plain = {"sets": list(training.system.sets)} | _plain(record)
-        return Measured(id_, training.backbone, code, system, training.budget, training.seed, plain)
+        return Measured(id_, training.backbone, code, system, training.budget, training.seed, training.id, plain)
 
     def _measure(self, one: Measured) -> None:
         from sdrrl_factory.study.kept import is_kept

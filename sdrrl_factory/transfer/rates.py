@@ -65,18 +65,9 @@ def print_cost(loads: Mapping[str, list[Load]], rates: Mapping[str, Mapping[str,
 
     price: of a worker's hour.
     """
-    known = [
-        (folder, load, rates[folder][load.stage])
-        for folder, of_folder in loads.items()
-        for load in of_folder
-        if load.stage in rates[folder] and load.amount
-    ]
-    missing = [
-        f"{folder}/{load.stage}"
-        for folder, of_folder in loads.items()
-        for load in of_folder
-        if load.stage not in rates[folder] and load.amount
-    ]
+    asked = [(folder, load) for folder, of_folder in loads.items() for load in of_folder if load.amount]
+    known = [(folder, load, rates[folder][load.stage]) for folder, load in asked if load.stage in rates[folder]]
+    missing = [f"{folder}/{load.stage}" for folder, load in asked if load.stage not in rates[folder]]
     if known:
         by_workers = " ".join(f"{f'{workers} workers':>14}" for workers in WORKERS)
         say(f"cost      {'stage':24} on  worker hours {by_workers}")

@@ -9,11 +9,16 @@ from sdrrl_factory.errors import UserError
 from sdrrl_factory.webui import look, losses, runs
 from sdrrl_factory.webui.folders import files_below
 from sdrrl_factory.webui.locales import label, word
-from sdrrl_factory.webui.panel import Page, Panel, Updates
-from sdrrl_factory.webui.prepare import QUIET
+from sdrrl_factory.webui.panel import QUIET, Page, Panel, Updates, finished
 from sdrrl_factory.webui.runs import Run
 
-_FILES = {"html": "report.html", "tex": "tables.tex", "md": "tables.md", "csv": "scores.csv"}
+# What a comparison writes: kind -> (the command's option, the file).
+_FILES = {
+    "html": ("--output", "report.html"),
+    "tex": ("--latex", "tables.tex"),
+    "md": ("--markdown", "tables.md"),
+    "csv": ("--csv", "scores.csv"),
+}
 
 
 class Compare:
@@ -71,18 +76,15 @@ def start(chosen: list[str], train_log: str, paper: str, holm: bool, lang: str |
     known = evaluations()
     if len(chosen) < (1 if paper else 2) or not set(chosen) <= set(known):
         raise UserError(word("two_runs", lang))
-    arguments = [*chosen, *[f"{option}={{run}}/{_FILES[kind]}" for kind, option in _OPTIONS.items()]]
+    arguments = [*chosen, *[f"{option}={{run}}/{name}" for option, name in _FILES.values()]]
     if train_log and train_log in losses.trainings():
         arguments.append(f"--train-log={Path(train_log, 'trainer_log.jsonl')}")
     if paper in _paper():
         arguments += [f"--paper={paper}"] if paper else []
     if holm:
         arguments.append("--correct=holm")
-    outputs = {kind: [f"{{run}}/{name}"] for kind, name in _FILES.items()}
+    outputs = {kind: [f"{{run}}/{name}"] for kind, (_, name) in _FILES.items()}
     return runs.start("compare", f"compare {' '.join(chosen)}", runs.sdrrl("compare", *arguments), outputs=outputs)
-
-
-_OPTIONS = {"html": "--output", "tex": "--latex", "md": "--markdown", "csv": "--csv"}
 
 
 def evaluations() -> list[str]:
@@ -102,7 +104,7 @@ def _paper() -> list[str]:
 
 def _result(run: Run | None, lang: str | None) -> Updates:
     """The files of a comparison that has ended well."""
-    is_done = run is not None and run.state == "finished"
-    files = run.outputs if run and is_done else {}
-    buttons = [gr.update(visible=is_done, value=files[kind][0] if files else None) for kind in _FILES]
+    done = finished(run, "compare")
+    files = done.outputs if done else {}
+    buttons = [gr.update(visible=done is not None, value=files[kind][0] if files else None) for kind in _FILES]
     return [*buttons, look.report(files["html"]) if files else ""]

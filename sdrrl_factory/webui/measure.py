@@ -13,8 +13,7 @@ from sdrrl_factory.webui.edit import set_key
 from sdrrl_factory.webui.editor import Editor
 from sdrrl_factory.webui.folders import files_below, is_inside
 from sdrrl_factory.webui.locales import label
-from sdrrl_factory.webui.panel import Page, Panel, Updates
-from sdrrl_factory.webui.prepare import QUIET
+from sdrrl_factory.webui.panel import QUIET, Page, Panel, Updates, finished
 from sdrrl_factory.webui.runs import Run
 
 # Where checkpoints are looked for, and how deep: LlamaBoard's saves/MODEL/METHOD/RUN, the recipes' runs/export/NAME.
@@ -74,8 +73,8 @@ def start(text: str) -> Run:
 
 
 def _result(run: Run | None, lang: str | None) -> Updates:
-    is_done = run is not None and run.state == "finished"
-    return [look.scores(run.outputs["results"][0], lang) if run and is_done else ""]
+    done = finished(run, "eval")
+    return [look.scores(done.outputs["results"][0], lang) if done else ""]
 
 
 def checkpoints() -> list[str]:

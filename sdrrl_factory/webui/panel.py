@@ -13,6 +13,8 @@ from sdrrl_factory.webui.locales import label, word
 from sdrrl_factory.webui.runs import Run
 
 SECONDS = 2  # between two looks at a run
+# How an event goes that only shows something: at once, and without a sign that it is at work.
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "show_api": False}
 Updates = list[Any]
 
 
@@ -71,10 +73,9 @@ class Panel:
         """Wire it up, once the components that show a run's results are there."""
         self._result, self._results = result, results
         chosen = [self.runs, self._lang]
-        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "show_api": False}
-        self.timer.tick(self.tick, chosen, self.outputs, **quiet)
-        self.runs.input(self.show, chosen, self.outputs, **quiet)
-        self.stop.click(self._stop, chosen, self.outputs, **quiet)
+        self.timer.tick(self.tick, chosen, self.outputs, **QUIET)
+        self.runs.input(self.show, chosen, self.outputs, **QUIET)
+        self.stop.click(self._stop, chosen, self.outputs, **QUIET)
 
     def choices(self, lang: str | None) -> list[tuple[str, str]]:
         """(what it is, when it began and its state; its id) of the runs, newest first."""
@@ -120,6 +121,11 @@ class Panel:
         if run:
             runs.stop(run)
         return self.tick(run_id, lang)
+
+
+def finished(run: Run | None, kind: str) -> Run | None:
+    """The run, if it is of this kind and has ended well."""
+    return run if run and run.kind == kind and run.state == "finished" else None
 
 
 def no_result(run: Run | None, lang: str | None) -> Updates:

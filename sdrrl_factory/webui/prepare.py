@@ -14,7 +14,7 @@ from sdrrl_factory.webui import look, recipes, runs
 from sdrrl_factory.webui.edit import set_key
 from sdrrl_factory.webui.editor import Editor
 from sdrrl_factory.webui.locales import label
-from sdrrl_factory.webui.panel import Page, Panel, Updates
+from sdrrl_factory.webui.panel import QUIET, Page, Panel, Updates, finished
 from sdrrl_factory.webui.runs import Run
 
 # The keys that people change, two in a row; of those with a list of values one is chosen.
@@ -26,7 +26,6 @@ FIELDS = (
     ("code_switch.dictionary", "systems"),
 )
 KEYS = tuple(key for row in FIELDS for key in row)
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "show_api": False}
 
 
 class Prepare:
@@ -89,8 +88,8 @@ class Prepare:
 
     def _result(self, run: Run | None, lang: str | None) -> Updates:
         """The button and the reports of a preparation that has ended well."""
-        is_done = run is not None and run.kind == "prepare" and run.state == "finished"
-        return [gr.update(visible=is_done), look.report(run.outputs["reports"]) if run and is_done else ""]
+        done = finished(run, "prepare")
+        return [gr.update(visible=done is not None), look.report(done.outputs["reports"]) if done else ""]
 
 
 def start(kind: str, text: str, recipe: Recipe[PrepareConfig]) -> Run:

@@ -14,8 +14,8 @@ from sdrrl_factory.transfer.summary import dataset_lines
 from sdrrl_factory.webui import look, losses, runs
 from sdrrl_factory.webui.folders import refuse_outside
 from sdrrl_factory.webui.locales import label, word
-from sdrrl_factory.webui.panel import SECONDS, Page, Updates
-from sdrrl_factory.webui.prepare import QUIET, Prepare
+from sdrrl_factory.webui.panel import QUIET, SECONDS, Page, Updates
+from sdrrl_factory.webui.prepare import Prepare
 
 # A log that nothing was written to for so long is of no training at work.
 _SECONDS_AT_WORK = 600
