@@ -95,3 +95,18 @@ def comet_models(tmp_path_factory) -> dict[str, Path]:
     folders = {kind: folder / kind for kind in ("kiwi", "comet")}
     build(**folders)
     return folders
+
+
+@pytest.fixture(scope="module")
+def lm(tiny):
+    from sdrrl_factory.models.lm import LM
+
+    return LM(str(tiny))
+
+
+@pytest.fixture(scope="module")
+def exact(tiny):
+    """The same weights in float64, apart from LM."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny).double().eval()

@@ -14,19 +14,6 @@ from tests.conftest import ROOT
 CHOICES = [" A", " B", " C", " D"]
 
 
-@pytest.fixture(scope="module")
-def lm(tiny):
-    return LM(str(tiny))
-
-
-@pytest.fixture(scope="module")
-def exact(tiny):
-    """The same weights in float64, apart from LM."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(tiny).double().eval()
-
-
 def loss_of(exact, context: list[int], ids: list[int]) -> float:
     """Of ids behind the context: one sequence, no padding, no cache."""
     with torch.no_grad():

@@ -1,10 +1,9 @@
 """Likelihoods from servers of three kinds, each with the same tiny model behind it, beside those in process."""
 
-import json
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,10 @@ import torch
 from sdrrl_factory.errors import UserError
 from sdrrl_factory.memory import Memory
 from sdrrl_factory.models import server as client
-from sdrrl_factory.models.lm import LM
 from sdrrl_factory.models.remembered import RememberedModel
 from sdrrl_factory.models.served import ServedLikelihoods
 from sdrrl_factory.models.server import Server
+from tests.serving import JSONHandler
 from tests.test_beginnings import among, random_prompts
 
 pytest.importorskip("openai", reason="needs openai: pip install 'sdrrl-factory[server]'")
@@ -84,21 +83,13 @@ class Completions(ThreadingHTTPServer):
         return 200, {"object": "text_completion", "choices": [choice]}
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JSONHandler):
     def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = self.read()
         with self.server.lock:
             self.server.requests.append(self.path)
         status, body = self.server.reply(request)
-        raw = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *args):
-        pass
+        self.answer(status, body)
 
 
 @pytest.fixture
@@ -112,11 +103,6 @@ def serve(monkeypatch, tiny):
             return fake, ServedLikelihoods(server, str(tiny))
 
         yield serve
-
-
-@pytest.fixture(scope="module")
-def lm(tiny):
-    return LM(str(tiny))
 
 
 @pytest.mark.parametrize(

@@ -8,25 +8,12 @@ from sdrrl_eval.measure.metrics import letters
 from sdrrl_eval.measure.task import Part, Scored, Task
 from sdrrl_factory.errors import UserError, under
 from sdrrl_factory.memory import Memory
-from sdrrl_factory.models.lm import LM, Generation
+from sdrrl_factory.models.lm import Generation
 from sdrrl_factory.models.remembered import RememberedModel
 from tests.eval.conftest import task_of
 
 DATA = Path(__file__).parents[1] / "data/belebele"
 CHOICES = [" A", " B", " C", " D"]
-
-
-@pytest.fixture(scope="module")
-def lm(tiny):
-    return LM(str(tiny))
-
-
-@pytest.fixture(scope="module")
-def exact(tiny):
-    """The same weights in float64, apart from LM."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(tiny).double().eval()
 
 
 def one_by_one(exact, tokenizer, prompt: str, choices: list[str]) -> list[float]:

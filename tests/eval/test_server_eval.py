@@ -5,7 +5,7 @@ import json
 import random
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from sdrrl_factory.models import server as client
 from sdrrl_factory.models.lm import LM
 from tests.conftest import ROOT
 from tests.eval.conftest import task_of
+from tests.serving import JSONHandler
 from tests.test_served import Completions
 
 pytest.importorskip("openai", reason="needs openai: pip install 'sdrrl-factory[server]'")
@@ -37,9 +38,9 @@ class Fake(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JSONHandler):
     def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = self.read()
         with self.server.lock:
             self.server.requests.append(request)
             found = self.server.answer(request["messages"][-1]["content"], request["max_tokens"])
@@ -47,15 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(found, tuple):
             message = {"role": "assistant", "content": found[0]}
             status, body = 200, {"choices": [{"message": message, "finish_reason": found[1]}]}
-        raw = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *args):
-        pass
+        self.answer(status, body)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -121,6 +121,17 @@ class Board:
                     each.kill()
 
 
+@contextlib.contextmanager
+def running(board: Board) -> Iterator[Board]:
+    """The board once it answers; it is stopped behind the `with`, and what it printed is shown."""
+    try:
+        board.wait()
+        yield board
+    finally:
+        board.stop()
+        print(board.log()[-6000:])  # shown with a failed test
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Headless Chromium."""
@@ -140,13 +151,8 @@ def browser():
 
 @pytest.fixture(scope="module")
 def board(project):
-    board = Board(project)
-    try:
-        board.wait()
+    with running(Board(project)) as board:
         yield board
-    finally:
-        board.stop()
-        print(board.log()[-6000:])  # shown with a failed test
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.conftest import write_rows
-from tests.ui.conftest import Board
+from tests.ui.conftest import Board, running
 from tests.ui.tab import Tab, make_folder
 from tests.webui.test_recipes import HOSTILE
 
@@ -45,13 +45,8 @@ def board(tmp_path_factory, tiny):
     root = tmp_path_factory.mktemp("hostile")
     (root / "outside").mkdir()
     (root / "outside/secret.txt").write_text("the secret of outside")
-    board = Board(make_folder(root / "work", tiny), SDRRL_TEST_KEY="sk-very-secret")
-    try:
-        board.wait()
+    with running(Board(make_folder(root / "work", tiny), SDRRL_TEST_KEY="sk-very-secret")) as board:
         yield board
-    finally:
-        board.stop()
-        print(board.log()[-6000:])
 
 
 @pytest.fixture(scope="module")

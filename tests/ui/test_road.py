@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.ui.conftest import Board, read_rows
+from tests.ui.conftest import Board, read_rows, running
 from tests.ui.tab import EVAL, PREPARE, Tab, make_folder, read_json
 from tests.ui.test_webui import EXTRA, choose, write
 
@@ -17,13 +17,8 @@ SUBSETS = ["LL", "TL", "LT", "TT", "mt", "comp"]
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory, tiny):
-    board = Board(make_folder(tmp_path_factory.mktemp("road"), tiny))
-    try:
-        board.wait()
+    with running(Board(make_folder(tmp_path_factory.mktemp("road"), tiny))) as board:
         yield board
-    finally:
-        board.stop()
-        print(board.log()[-6000:])
 
 
 @pytest.fixture(scope="module")
